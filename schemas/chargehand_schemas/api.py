@@ -1,0 +1,233 @@
+"""The documents of the HTTP interface: what the gateway answers and what clients send. OpenAPI comes from these.
+
+Owns shapes only. Names are those of the messages (DESIGN section 10). Lists come as pages.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Generic, TypeVar
+from uuid import UUID
+
+from pydantic import ConfigDict, Field, StringConstraints
+
+from .base import Instant, Model
+from .commands import HostRecord, InputName, Targeting, UserName
+from .properties import ExecutionOverrides, ExecutionProperties
+from .reasons import JobInvocationStatus, JobTaskStatus, Reason, Stream
+
+T = TypeVar("T")
+
+
+class Request(Model):
+    """What a client sends: fields we do not know are refused, so that a typing error is seen."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", ser_json_timedelta="float")
+
+
+class Page(Model, Generic[T]):
+    """One page of a list. `next` is the value of the query parameter `after` of the next page; None on the last."""
+
+    items: tuple[T, ...]
+    total: int
+    next: str | None = None
+
+
+class Problem(Model):
+    """RFC 9457 `application/problem+json`. `code` is a closed word, `detail` says what was wrong, where, and what to do."""
+
+    type: str = "about:blank"
+    title: str
+    status: int
+    code: str
+    detail: str = ""
+    instance: str = ""
+
+
+class JobInvocationRequest(Request):
+    """`POST /job-invocations`. Inputs named in `hidden_inputs` are sealed by the gateway before they travel."""
+
+    job_invocation_id: UUID | None = None
+    template: str = "Run Command"
+    targeting: Targeting
+    inputs: dict[InputName, Annotated[str, StringConstraints(max_length=65_536)]] = Field(default_factory=dict)
+    hidden_inputs: dict[InputName, Annotated[str, StringConstraints(max_length=65_536)]] = Field(default_factory=dict)
+    overrides: ExecutionOverrides = ExecutionOverrides()
+    effective_user: UserName = ""
+    description: str = Field("", max_length=1024)
+    start_at: Instant | None = None
+    start_before: Instant | None = None
+
+
+class JobInvocationDocument(Model):
+    """`GET /job-invocations/ID`. `counts` by status of its job tasks, `reasons` of those that did not succeed."""
+
+    job_invocation_id: UUID
+    status: JobInvocationStatus
+    description: str = ""
+    actor: str = ""
+    template_name: str = ""
+    template_version: int = 0
+    provider_type: str = ""
+    inputs: dict[str, str] = Field(default_factory=dict)
+    hidden_inputs: tuple[str, ...] = ()
+    targeting: str = ""
+    effective_user: str = ""
+    properties: ExecutionProperties | None = None
+    total: int = 0
+    counts: dict[JobTaskStatus, int] = Field(default_factory=dict)
+    reasons: dict[Reason, int] = Field(default_factory=dict)
+    refusal: str = ""
+    detail: str = ""
+    accepted_at: Instant | None = None
+    start_at: Instant | None = None
+    started_at: Instant | None = None
+    ended_at: Instant | None = None
+    position: int = 0
+
+
+class StreamDocument(Model):
+    """One stream of a job task's current attempt; bytes. `omitted` are ranges a cap left out."""
+
+    length: int = 0
+    newlines: int = 0
+    digest: str = ""
+    complete: bool = False
+    omitted: tuple[tuple[int, int], ...] = ()
+
+
+class AttemptDocument(Model):
+    """One attempt of a job task."""
+
+    attempt: int
+    proxy: str = ""
+    agent_id: str = ""
+    outcome: str = ""
+    detail: str = ""
+    due_at: Instant | None = None
+    accepted_at: Instant | None = None
+    started_at: Instant | None = None
+    ended_at: Instant | None = None
+    exit_status: int | None = None
+    signal: str | None = None
+    script_digest: str = ""
+    streams: dict[Stream, StreamDocument] = Field(default_factory=dict)
+
+
+class JobTaskDocument(Model):
+    """`GET /job-tasks/ID`, and a row of `GET /job-invocations/ID/job-tasks` (there without `attempts_detail`)."""
+
+    job_task_id: UUID
+    job_invocation_id: UUID
+    host_id: UUID
+    host: str
+    proxy: str = ""
+    status: JobTaskStatus
+    reason: Reason | None = None
+    exit_status: int | None = None
+    signal: str | None = None
+    attempts: int = 0
+    tried: int = 0
+    detail: str = ""
+    due_at: Instant | None = None
+    started_at: Instant | None = None
+    ended_at: Instant | None = None
+    position: int = 0
+    streams: dict[Stream, StreamDocument] = Field(default_factory=dict)
+    attempts_detail: tuple[AttemptDocument, ...] = ()
+
+
+class OutputGroup(Model):
+    """Job tasks of an invocation that ended alike: status, reason, exit status and digests of both streams."""
+
+    status: JobTaskStatus
+    reason: Reason | None = None
+    exit_status: int | None = None
+    digests: dict[Stream, str] = Field(default_factory=dict)
+    lengths: dict[Stream, int] = Field(default_factory=dict)
+    count: int
+    hosts: tuple[str, ...] = Field((), description="The first 1000 names, sorted.")
+    example_job_task_id: UUID
+    detail: str = ""
+
+
+class HostDocument(Model):
+    """`GET /hosts/ID`. `reachable` is what an agent last observed; None if nobody tried."""
+
+    host_id: UUID
+    version: int = 0
+    host: HostRecord
+    reachable: bool | None = None
+    reachability_detail: str = ""
+    observed_at: Instant | None = None
+    last_check_in: Instant | None = None
+
+
+class HostsRequest(Request):
+    """`POST /hosts`: register or change up to 500 hosts by name."""
+
+    import_id: UUID | None = None
+    hosts: tuple[HostRecord, ...] = Field(min_length=1, max_length=500)
+
+
+class HostsRemoval(Request):
+    """`POST /hosts/remove`."""
+
+    host_ids: tuple[UUID, ...] = Field(min_length=1, max_length=500)
+
+
+class CancelRequest(Request):
+    """`POST /job-invocations/ID/cancel`. Empty `host_ids`: the whole invocation."""
+
+    host_ids: tuple[UUID, ...] = ()
+
+
+class Decision(Model):
+    """What became of a posted command: `accepted`, `refused`, or `pending` after 5 s (answered with 202)."""
+
+    command_id: UUID
+    decision: str
+    reason: str | None = None
+    detail: str = ""
+    counts: dict[str, int] = Field(default_factory=dict)
+    location: str = ""
+
+
+class ProxyDocument(Model):
+    """`GET /proxies`: a proxy, its agents and when they were last heard."""
+
+    proxy: str
+    agents: tuple[str, ...] = ()
+    providers: tuple[str, ...] = ()
+    last_heard_at: Instant | None = None
+    following: int = 0
+    clock_offset_s: float | None = None
+    status: str = "unknown"
+
+
+class EnrolmentRequest(Request):
+    """`POST /enrolment-tokens`: allow one enrolment; the client keeps the seed and sends its public half (hex)."""
+
+    token_key: str
+    role: str = "agent"
+    subject: str
+    actors: tuple[str, ...] = ()
+    expires_at: Instant
+
+
+class LoginLink(Model):
+    """`POST /login-links`: a path that logs in once."""
+
+    path: str
+    expires_at: Instant
+
+
+class StatusDocument(Model):
+    """`GET /status`: who I am, what this installation is."""
+
+    installation: str
+    version: str
+    login: str
+    proxies: int
+    hosts: int
+    running_job_invocations: int
+    dead_letters: int = 0
