@@ -56,6 +56,7 @@ class JobInvocationRequest(Request):
     description: str = Field("", max_length=1024)
     start_at: Instant | None = None
     start_before: Instant | None = None
+    expect_hosts: int | None = Field(None, ge=0)
 
 
 class JobInvocationDocument(Model):

@@ -53,6 +53,7 @@ class InvokeJob(Command):
     description: str = Field("", max_length=1024)
     start_at: Instant | None = None
     start_before: Instant | None = None
+    expect_hosts: int | None = Field(None, ge=0, description="Refuse unless the targeting has exactly so many hosts.")
 
 
 class CancelJobInvocation(Command):

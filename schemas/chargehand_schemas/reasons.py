@@ -90,6 +90,7 @@ class Refusal(StrEnum):
     ALREADY_EXISTS = "already_exists"
     NO_SUCH_USER = "no_such_user"
     NO_SUCH_KEY = "no_such_key"
+    UNEXPECTED_HOSTS = "unexpected_hosts"
     TOO_OLD = "too_old"
     NOT_SUPPORTED = "not_supported"
 
