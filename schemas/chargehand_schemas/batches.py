@@ -25,11 +25,12 @@ class Outgoing:
 
 @dataclass(frozen=True, slots=True)
 class Packed:
-    """One message: its topic, partition, the key of its first item, the model of its items, the JSON document, the raw bytes."""
+    """One message: its topic, partition, the key of its first item, its id, the model of its items, the JSON document, the raw bytes."""
 
     topic: str
     partition: int
     key: str
+    id: str
     model: type[Item]
     document: bytes
     raw: bytes | None
@@ -76,4 +77,6 @@ def _packed(rows: Sequence[tuple[Outgoing, bytes]], partition: int) -> Packed:
     first = rows[0][0]
     document = b'{"items":[' + b",".join(document for _, document in rows) + b"]}"
     raw = None if first.raw is None else b"".join(out.raw or b"" for out, _ in rows)
-    return Packed(first.topic, partition, first.key, type(first.item), document, raw, len(rows))
+    last = rows[-1][0]
+    identity = str(first.item.id) if first is last else f"{first.item.id}+{len(rows)}+{last.item.id}"
+    return Packed(first.topic, partition, first.key, identity, type(first.item), document, raw, len(rows))

@@ -1,0 +1,78 @@
+"""/healthz, /readyz and /metrics of a process, in a thread of their own and without a web framework.
+
+Owns the three answers. Readiness is set by the service.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterable
+from typing import Any
+from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
+
+from prometheus_client import make_wsgi_app
+
+from .errors import FatalFailure
+from .metrics import METRICS, REGISTRY
+
+_StartResponse = Callable[..., Any]
+
+
+class Health:
+    """What the process says of itself; safe to set from any thread."""
+
+    def __init__(self) -> None:
+        self._is_ready = False
+        self._why = "starting"
+        self._server: WSGIServer | None = None
+        self._metrics = make_wsgi_app(REGISTRY)
+
+    def set_ready(self, is_ready: bool, why: str = "") -> None:
+        """Ready, or not and why."""
+        self._is_ready, self._why = is_ready, why
+        METRICS.ready.set(1 if is_ready else 0)
+
+    @property
+    def is_ready(self) -> bool:
+        return self._is_ready
+
+    def serve(self, host: str, port: int) -> None:
+        """Answer on host:port until `close`. FatalFailure if the port is taken. Port 0: do not."""
+        if not port:
+            return
+        try:
+            self._server = make_server(host, port, self._answer, handler_class=_Quiet)
+        except OSError as error:
+            raise FatalFailure(f"health address {host}:{port} cannot be opened: {error}") from error
+        threading.Thread(target=self._server.serve_forever, name="health", daemon=True).start()
+
+    def close(self) -> None:
+        if self._server is not None:
+            self._server.shutdown()
+            self._server.server_close()
+            self._server = None
+
+    def _answer(self, environ: dict[str, Any], start_response: _StartResponse) -> Iterable[bytes]:
+        match environ.get("PATH_INFO"):
+            case "/metrics":
+                return self._metrics(environ, start_response)  # type: ignore[no-any-return]
+            case "/healthz":
+                return _text(start_response, "200 OK", "alive")
+            case "/readyz" if self._is_ready:
+                return _text(start_response, "200 OK", "ready")
+            case "/readyz":
+                return _text(start_response, "503 Service Unavailable", f"not ready: {self._why}")
+            case _:
+                return _text(start_response, "404 Not Found", "there are /healthz, /readyz and /metrics")
+
+
+def _text(start_response: _StartResponse, status: str, body: str) -> Iterable[bytes]:
+    start_response(status, [("Content-Type", "text/plain; charset=utf-8"), ("Cache-Control", "no-store")])
+    return [body.encode() + b"\n"]
+
+
+class _Quiet(WSGIRequestHandler):
+    timeout = 5
+
+    def log_message(self, format: str, *args: Any) -> None:
+        """Say nothing: requests of a monitor are no news."""

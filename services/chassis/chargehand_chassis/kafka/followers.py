@@ -1,0 +1,175 @@
+"""Following topics without a group: all partitions, from a place of one's own. And the keyring, which is such a follower.
+
+Owns reading to a known end. Nothing is committed anywhere.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterable, Mapping
+from typing import Any, Literal
+
+from aiokafka import AIOKafkaConsumer, TopicPartition
+from chargehand_schemas.keyring import Keyring, Writer
+from chargehand_schemas.reasons import DeadLetterReason
+from chargehand_schemas.topics import CATALOG_EVENTS
+
+from ..errors import TransientFailure
+from ..settings import KafkaSettings
+from .connection import connection
+from .records import KafkaRecord, Received, Rejected, read_record
+
+Start = Literal["beginning", "end"] | Mapping[TopicPartition, int]
+
+
+class TopicFollower:
+    """Reads every partition of some topics."""
+
+    def __init__(self, settings: KafkaSettings, topics: Iterable[str], start: Start = "beginning") -> None:
+        self._topics = sorted(topics)
+        self._start = start
+        self._consumer = AIOKafkaConsumer(
+            **connection(settings),
+            enable_auto_commit=False,
+            auto_offset_reset="earliest",
+            fetch_max_wait_ms=500,
+            max_partition_fetch_bytes=2 * 1024 * 1024,
+        )
+        self.partitions: list[TopicPartition] = []
+
+    async def start(self) -> None:
+        """TransientFailure if a topic is not there."""
+        await self._consumer.start()
+        for topic in self._topics:
+            numbers = await self._partitions_for(topic)
+            self.partitions += [TopicPartition(topic, number) for number in sorted(numbers)]
+        self._consumer.assign(self.partitions)
+        await self._seek()
+
+    async def stop(self) -> None:
+        await self._consumer.stop()
+
+    async def _partitions_for(self, topic: str) -> set[int]:
+        await self._consumer._client.set_topics([*self._topics])
+        numbers = self._consumer.partitions_for_topic(topic)
+        if not numbers:
+            raise TransientFailure(f"topic {topic} does not exist; the planner makes it when it starts")
+        return set(numbers)
+
+    async def _seek(self) -> None:
+        if self._start == "beginning":
+            await self._consumer.seek_to_beginning(*self.partitions)
+        elif self._start == "end":
+            await self._consumer.seek_to_end(*self.partitions)
+            for partition in self.partitions:
+                await self._consumer.position(partition)
+        else:
+            for partition in self.partitions:
+                self._consumer.seek(partition, self._start.get(partition, 0))
+
+    async def getmany(self, timeout_ms: int = 1000, max_records: int = 1000) -> dict[TopicPartition, list[Any]]:
+        """What has arrived, by partition in offset order; empty after `timeout_ms`."""
+        return dict(await self._consumer.getmany(timeout_ms=timeout_ms, max_records=max_records))
+
+    async def end_offsets(self) -> dict[TopicPartition, int]:
+        """The offsets after the last records, fetched now."""
+        return dict(await self._consumer.end_offsets(self.partitions))
+
+    async def position(self, partition: TopicPartition) -> int:
+        return int(await self._consumer.position(partition))
+
+    async def has_reached(self, ends: Mapping[TopicPartition, int]) -> bool:
+        """Whether every partition was read up to these offsets."""
+        for partition, end in ends.items():
+            if await self.position(partition) < end:
+                return False
+        return True
+
+    async def records(self) -> AsyncIterator[KafkaRecord]:
+        """Every record, for ever."""
+        while True:
+            for records in (await self.getmany()).values():
+                for record in records:
+                    yield record
+
+
+class KeyringFollower:
+    """Keeps a Keyring by folding catalog events, which only the pinned planner writes."""
+
+    def __init__(self, settings: KafkaSettings, planner: Writer) -> None:
+        self.keyring = Keyring()
+        self.keyring.pin(planner)
+        self._follower = TopicFollower(settings, [CATALOG_EVENTS.name])
+        self._turn = asyncio.Condition()
+        self._task: asyncio.Task[None] | None = None
+        self._seen: dict[TopicPartition, int] = {}
+
+    async def start(self) -> None:
+        """Begin to follow; returns when everything up to now is folded."""
+        await self._follower.start()
+        self._seen = {partition: 0 for partition in self._follower.partitions}
+        self._task = asyncio.create_task(self._follow(), name="keyring")
+        await self.caught_up()
+
+    async def stop(self) -> None:
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.wait({self._task})
+        await self._follower.stop()
+
+    async def caught_up(self) -> None:
+        """Wait until what stands in the topic now is folded. Raises what ended the follower."""
+        ends = await self._follower.end_offsets()
+        async with self._turn:
+            await self._turn.wait_for(lambda: self._has_ended() or self._has_folded(ends))
+        if self._task is not None and self._task.done():
+            self._task.result()
+
+    async def read(self, record: KafkaRecord) -> Received | Rejected:
+        """`read_record`, and once more after catching up when the key is not known yet."""
+        message = read_record(record, self.keyring)
+        if isinstance(message, Rejected) and message.reason is DeadLetterReason.UNKNOWN_KEY:
+            await self.caught_up()
+            message = read_record(record, self.keyring)
+        return message
+
+    def failure(self) -> BaseException | None:
+        """What ended the follower, if it has ended; a service checks it and exits."""
+        if self._task is None or not self._task.done() or self._task.cancelled():
+            return None
+        return self._task.exception()
+
+    def _has_ended(self) -> bool:
+        return self._task is not None and self._task.done()
+
+    def _has_folded(self, ends: Mapping[TopicPartition, int]) -> bool:
+        return all(self._seen[partition] >= end for partition, end in ends.items())
+
+    async def _follow(self) -> None:
+        try:
+            while True:
+                for partition, records in (await self._follower.getmany()).items():
+                    for record in records:
+                        self._fold(record)
+                    self._seen[partition] = records[-1].offset + 1
+                async with self._turn:
+                    self._turn.notify_all()
+        finally:
+            async with self._turn:
+                self._turn.notify_all()
+
+    def _fold(self, record: KafkaRecord) -> None:
+        if not _is_about_keys(record):
+            return
+        message = read_record(record, self.keyring)
+        if isinstance(message, Received):
+            for item in message.items:
+                self.keyring.fold(item)
+
+
+_KEY_NOUNS = (b"chargehand.key.", b"chargehand.enrolment-token.")
+
+
+def _is_about_keys(record: KafkaRecord) -> bool:
+    """By the type header alone: the catalog is large, and keys are few."""
+    return any(name == "ce_type" and value.startswith(_KEY_NOUNS) for name, value in record.headers)

@@ -1,0 +1,161 @@
+"""Reading partitions of a consumer group, from positions that the reader's own store keeps.
+
+Owns assignment, seeking, and the watch for a consumer that has silently stopped. Kafka's own offsets serve lag only.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from typing import Any
+
+from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, TopicPartition
+from aiokafka.coordinator.assignors.range import RangePartitionAssignor
+from aiokafka.errors import IllegalStateError, KafkaError
+
+from ..errors import TransientFailure
+from ..metrics import METRICS
+from ..settings import KafkaSettings
+from .connection import connection
+
+Assigned = Callable[[list[TopicPartition]], Awaitable[Mapping[TopicPartition, int]]]
+Revoked = Callable[[list[TopicPartition]], Awaitable[None]]
+
+_CHECK_EVERY_S = 10.0
+
+
+class PartitionReader:
+    """A member of a consumer group over topics. `on_assigned` answers where to begin: offsets to seek to, else the
+    committed or earliest ones."""
+
+    def __init__(
+        self,
+        settings: KafkaSettings,
+        topics: Iterable[str],
+        *,
+        group: str,
+        instance: str | None = None,
+        on_assigned: Assigned | None = None,
+        on_revoked: Revoked | None = None,
+        stall_after_s: float = 60.0,
+    ) -> None:
+        self._topics = sorted(topics)
+        self._on_assigned = on_assigned
+        self._on_revoked = on_revoked
+        self._stall_after_s = stall_after_s
+        self._failure: BaseException | None = None
+        self._checked = self._advanced = time.monotonic()
+        self._consumer = AIOKafkaConsumer(
+            **connection(settings),
+            client_id=group,
+            group_id=group,
+            group_instance_id=instance,
+            enable_auto_commit=False,
+            auto_offset_reset="earliest",
+            partition_assignment_strategy=(RangePartitionAssignor,),
+            session_timeout_ms=6_000,
+            heartbeat_interval_ms=2_000,
+            rebalance_timeout_ms=8_000,
+            max_partition_fetch_bytes=2 * 1024 * 1024,
+            fetch_max_wait_ms=500,
+        )
+
+    async def start(self) -> None:
+        self._consumer.subscribe(self._topics, listener=_Listener(self))
+        await self._consumer.start()
+
+    async def stop(self) -> None:
+        await self._consumer.stop()
+
+    async def getmany(self, timeout_ms: int = 1000, max_records: int = 500) -> dict[TopicPartition, list[Any]]:
+        """What has arrived, by partition in offset order; empty after `timeout_ms`. Raises what `on_assigned` raised."""
+        if self._failure is not None:
+            raise self._failure
+        records = await self._consumer.getmany(timeout_ms=timeout_ms, max_records=max_records)
+        if self._failure is not None:
+            raise self._failure
+        if records:
+            self._advanced = time.monotonic()
+        await self._check_progress()
+        return dict(records)
+
+    def assignment(self) -> frozenset[TopicPartition]:
+        return frozenset(self._consumer.assignment())
+
+    async def position(self, partition: TopicPartition) -> int:
+        """The offset of the next record."""
+        return int(await self._consumer.position(partition))
+
+    async def end_offsets(self, partitions: Iterable[TopicPartition]) -> dict[TopicPartition, int]:
+        """The offsets after the last records, fetched now (docs/protocol.md, rule WM)."""
+        return dict(await self._consumer.end_offsets(list(partitions)))
+
+    async def beginning_offsets(self, partitions: Iterable[TopicPartition]) -> dict[TopicPartition, int]:
+        return dict(await self._consumer.beginning_offsets(list(partitions)))
+
+    def seek(self, partition: TopicPartition, offset: int) -> None:
+        self._consumer.seek(partition, offset)
+
+    async def commit(self, positions: Mapping[TopicPartition, int]) -> None:
+        """Tell Kafka for lag monitoring; of partitions lost meanwhile, say nothing."""
+        owned = {tp: offset for tp, offset in positions.items() if tp in self._consumer.assignment()}
+        if not owned:
+            return
+        try:
+            await self._consumer.commit(owned)
+        except (KafkaError, IllegalStateError):
+            return  # a rebalance came between: whoever owns them now commits
+
+    async def _check_progress(self) -> None:
+        """A consumer that heartbeats and fetches no more shows as a position behind an end that is known (aiokafka#625)."""
+        moment = time.monotonic()
+        if moment - self._checked < _CHECK_EVERY_S:
+            return
+        self._checked = moment
+        lags = await self._lags()
+        for tp, lag in lags.items():
+            METRICS.consumer_lag.labels(f"{tp.topic}/{tp.partition}").set(lag)
+        if not any(lags.values()):
+            self._advanced = moment
+        elif moment - self._advanced > self._stall_after_s:
+            raise TransientFailure(f"no record for {self._stall_after_s:g} s with records waiting: {lags}")
+
+    async def _lags(self) -> dict[TopicPartition, int]:
+        lags: dict[TopicPartition, int] = {}
+        for tp in self._consumer.assignment():
+            end = self._consumer.highwater(tp)
+            if end is not None:
+                lags[tp] = max(0, int(end) - int(await self._consumer.position(tp)))
+        return lags
+
+    async def assigned(self, partitions: list[TopicPartition]) -> None:
+        if self._on_assigned is None or not partitions:
+            return
+        positions = await self._on_assigned(partitions)
+        for partition, offset in positions.items():
+            self._consumer.seek(partition, offset)
+
+    async def revoked(self, partitions: list[TopicPartition]) -> None:
+        if self._on_revoked is not None and partitions:
+            await self._on_revoked(partitions)
+
+    def fail(self, error: BaseException) -> None:
+        """aiokafka logs and swallows what a listener raises; `getmany` raises it instead."""
+        self._failure = error
+
+
+class _Listener(ConsumerRebalanceListener):  # type: ignore[misc]
+    def __init__(self, reader: PartitionReader) -> None:
+        self._reader = reader
+
+    async def on_partitions_assigned(self, assigned: Iterable[TopicPartition]) -> None:
+        try:
+            await self._reader.assigned(sorted(assigned))
+        except Exception as error:  # noqa: BLE001 (handed to getmany)
+            self._reader.fail(error)
+
+    async def on_partitions_revoked(self, revoked: Iterable[TopicPartition]) -> None:
+        try:
+            await self._reader.revoked(sorted(revoked))
+        except Exception as error:  # noqa: BLE001 (handed to getmany)
+            self._reader.fail(error)

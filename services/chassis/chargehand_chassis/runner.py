@@ -1,0 +1,144 @@
+"""Runs one service: loop, signals, watchdogs, health, exit codes. The one place that catches everything, and exits.
+
+Owns the life of a process. What it does is the service's `main`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Awaitable, Callable
+from typing import Generic, TypeVar
+
+import structlog
+import uvloop
+
+from .errors import FatalFailure
+from .faults import FaultPoints
+from .health import Health
+from .logs import configure_logs
+from .settings import ServiceSettings
+
+EXIT_OK = 0
+EXIT_FAILED = 1
+EXIT_STALLED = 70
+EXIT_FATAL = 78
+
+S = TypeVar("S", bound=ServiceSettings)
+
+
+class Watchdog:
+    """A loop's sign of life. A beat is due at least every `stall_after`, else the process ends and is restarted."""
+
+    def __init__(self, name: str, stall_after_s: float) -> None:
+        self.name = name
+        self._stall_after_s = stall_after_s
+        self._last = time.monotonic()
+        self._is_idle = False
+
+    def beat(self) -> None:
+        """The loop came round."""
+        self._last, self._is_idle = time.monotonic(), False
+
+    def idle(self) -> None:
+        """Nothing is expected until the next beat."""
+        self._is_idle = True
+
+    def has_stalled(self) -> bool:
+        return not self._is_idle and time.monotonic() - self._last > self._stall_after_s
+
+
+class Context(Generic[S]):
+    """What the runner gives to a service: settings, log, health, watchdogs, and the wish to stop."""
+
+    def __init__(self, name: str, settings: S, log: structlog.stdlib.BoundLogger) -> None:
+        self.name = name
+        self.settings = settings
+        self.log = log
+        self.health = Health()
+        self.stopping = asyncio.Event()
+        self.faults = FaultPoints(settings.fault_point)
+        self._watchdogs: list[Watchdog] = []
+
+    def watch(self, name: str) -> Watchdog:
+        """A new watchdog."""
+        watchdog = Watchdog(name, self.settings.stall_after.total_seconds())
+        self._watchdogs.append(watchdog)
+        return watchdog
+
+    def stalled(self) -> list[str]:
+        return [watchdog.name for watchdog in self._watchdogs if watchdog.has_stalled()]
+
+
+def run_service(name: str, settings: S, main: Callable[[Context[S]], Awaitable[None]]) -> int:
+    """Run `main` until it returns, SIGTERM or SIGINT. The exit status: 0 clean, 1 failed, 70 stalled, 78 needs a person."""
+    log = configure_logs(name, settings.instance, settings.log_level, settings.log_format)
+    settings.data.mkdir(mode=0o700, parents=True, exist_ok=True)
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        return runner.run(_supervise(Context(name, settings, log), main))
+
+
+async def _supervise(context: Context[S], main: Callable[[Context[S]], Awaitable[None]]) -> int:
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, context.stopping.set)
+    _watch_from_a_thread(context, loop)
+    try:
+        context.health.serve(context.settings.health_host, context.settings.health_port)
+        await _run_until_stopped(context, main)
+    except* FatalFailure as group:
+        context.log.critical("fatal_failure", errors=[str(error) for error in _leaves(group)])
+        return EXIT_FATAL
+    except* Exception as group:
+        context.log.error("service_failed", errors=[repr(e) for e in _leaves(group)], exc_info=group)
+        return EXIT_FAILED
+    finally:
+        context.health.set_ready(False, "stopped")
+        context.health.close()
+    context.log.info("service_stopped")
+    return EXIT_OK
+
+
+async def _run_until_stopped(context: Context[S], main: Callable[[Context[S]], Awaitable[None]]) -> None:
+    """`main` sees `stopping` and returns; what has not returned in time is cancelled."""
+    working = asyncio.ensure_future(main(context))
+    stopping = asyncio.ensure_future(context.stopping.wait())
+    await asyncio.wait({working, stopping}, return_when=asyncio.FIRST_COMPLETED)
+    stopping.cancel()
+    if not working.done():
+        await asyncio.wait({working}, timeout=context.settings.stop_within.total_seconds())
+    if not working.done():
+        context.log.error("stop_took_too_long", seconds=context.settings.stop_within.total_seconds())
+        working.cancel()
+        await asyncio.wait({working}, timeout=2)
+    if working.done() and not working.cancelled():
+        working.result()
+
+
+def _watch_from_a_thread(context: Context[S], loop: asyncio.AbstractEventLoop) -> None:
+    """A thread sees a blocked loop, which the loop itself cannot; and a supervisor that is gone."""
+
+    def watch() -> None:
+        while True:
+            time.sleep(1.0)
+            stalled = context.stalled()
+            if stalled:
+                context.log.critical("stalled", watchdogs=stalled)
+                sys.stderr.flush()
+                os._exit(EXIT_STALLED)
+            if context.settings.parent_pid and os.getppid() != context.settings.parent_pid:
+                loop.call_soon_threadsafe(context.stopping.set)
+                return
+
+    threading.Thread(target=watch, name="watchdog", daemon=True).start()
+
+
+def _leaves(group: BaseExceptionGroup[BaseException]) -> list[BaseException]:
+    found: list[BaseException] = []
+    for error in group.exceptions:
+        found.extend(_leaves(error) if isinstance(error, BaseExceptionGroup) else [error])
+    return found
