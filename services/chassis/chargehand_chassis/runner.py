@@ -90,17 +90,22 @@ async def _supervise(context: Context[S], main: Callable[[Context[S]], Awaitable
     try:
         context.health.serve(context.settings.health_host, context.settings.health_port)
         await _run_until_stopped(context, main)
-    except* FatalFailure as group:
-        context.log.critical("fatal_failure", errors=[str(error) for error in _leaves(group)])
-        return EXIT_FATAL
-    except* Exception as group:
-        context.log.error("service_failed", errors=[repr(e) for e in _leaves(group)], exc_info=group)
-        return EXIT_FAILED
+    except Exception as error:  # noqa: BLE001 (the one place that catches everything, and exits)
+        return _exit_status(context, error)
     finally:
         context.health.set_ready(False, "stopped")
         context.health.close()
     context.log.info("service_stopped")
     return EXIT_OK
+
+
+def _exit_status(context: Context[S], error: Exception) -> int:
+    leaves = _leaves(error)
+    if any(isinstance(leaf, FatalFailure) for leaf in leaves):
+        context.log.critical("fatal_failure", errors=[str(leaf) for leaf in leaves])
+        return EXIT_FATAL
+    context.log.error("service_failed", errors=[repr(leaf) for leaf in leaves], exc_info=error)
+    return EXIT_FAILED
 
 
 async def _run_until_stopped(context: Context[S], main: Callable[[Context[S]], Awaitable[None]]) -> None:
@@ -137,8 +142,7 @@ def _watch_from_a_thread(context: Context[S], loop: asyncio.AbstractEventLoop) -
     threading.Thread(target=watch, name="watchdog", daemon=True).start()
 
 
-def _leaves(group: BaseExceptionGroup[BaseException]) -> list[BaseException]:
-    found: list[BaseException] = []
-    for error in group.exceptions:
-        found.extend(_leaves(error) if isinstance(error, BaseExceptionGroup) else [error])
-    return found
+def _leaves(error: BaseException) -> list[BaseException]:
+    if not isinstance(error, BaseExceptionGroup):
+        return [error]
+    return [leaf for inner in error.exceptions for leaf in _leaves(inner)]
