@@ -30,7 +30,7 @@ test: $(VENV)/test-libraries $(VENV)/project prepare lint ## run every check and
 lint: $(VENV)/test-libraries $(VENV)/project ## style, types and import rules
 	@$(BIN)/ruff check --quiet .
 	@$(BIN)/mypy
-	@$(BIN)/lint-imports --no-timings | tail -n 4
+	@$(BIN)/lint-imports --no-logo
 
 .PHONY: lock
 lock: $(VENV)/test-libraries ## pin what pyproject.toml asks for (UPGRADE=--upgrade: the newest of all)
