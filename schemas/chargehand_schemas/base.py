@@ -22,7 +22,14 @@ MAX_SCRIPT_BYTES = 128 * 1024
 class Model(BaseModel):
     """A frozen value. Readers ignore fields they do not know (docs: a field may be added with a default)."""
 
-    model_config = ConfigDict(frozen=True, extra="ignore", ser_json_timedelta="float", ser_json_bytes="base64")
+    model_config = ConfigDict(
+        frozen=True,
+        extra="ignore",
+        ser_json_timedelta="float",
+        ser_json_bytes="base64",
+        val_json_bytes="base64",
+        allow_inf_nan=False,
+    )
 
 
 class Item(Model):

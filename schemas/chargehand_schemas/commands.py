@@ -15,7 +15,7 @@ from .properties import ExecutionOverrides, ExecutionProperties
 from .reasons import Role
 
 HostName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_]([A-Za-z0-9_.:-]{0,252}[A-Za-z0-9_])?$")]
-Address = Annotated[str, StringConstraints(pattern=r"^([A-Za-z0-9_\[][A-Za-z0-9_.:%\[\]-]{0,252})?$")]
+Address = Annotated[str, StringConstraints(pattern=r"^([A-Za-z0-9_:\[][A-Za-z0-9_.:%\[\]-]{0,252})?$")]
 UserName = Annotated[str, StringConstraints(pattern=r"^([A-Za-z0-9_][A-Za-z0-9_.@$-]{0,63})?$")]
 ProxyName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$")]
 Login = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.@-]{0,63}$")]

@@ -5,6 +5,7 @@ Owns the order of the checks: size, envelope, type, version, key, role, signatur
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -146,18 +147,20 @@ def _writer(envelope: Envelope, message_type: MessageType, keyring: Keyring) -> 
 def _items(message_type: MessageType, version: int, envelope: Envelope, value: bytes) -> tuple[tuple[Item, ...], bytes]:
     try:
         document, raw = split_value(envelope.content_type, value)
-        if version == message_type.version:
-            items = _batch_model(message_type.model).model_validate_json(document).items  # type: ignore[attr-defined]
-        else:
-            old = parse_items(document)
-            steps = [upcast(message_type.family, version, message_type.version, item) for item in old]
-            items = tuple(message_type.model.model_validate(item) for item in steps)
+        if version != message_type.version:
+            document = _upcast(message_type, version, document)
+        items = _batch_model(message_type.model).model_validate_json(document).items  # type: ignore[attr-defined]
         _check_raw(message_type.model, items, raw)
     except ValidationError as error:
         raise _Refused(DeadLetterReason.INVALID, _first_errors(error)) from error
     except (ValueError, LookupError, TypeError, AttributeError) as error:
         raise _Refused(DeadLetterReason.UNREADABLE, str(error)[:500]) from error
     return items, raw
+
+
+def _upcast(message_type: MessageType, version: int, document: bytes) -> bytes:
+    items = [upcast(message_type.family, version, message_type.version, item) for item in parse_items(document)]
+    return json.dumps({"items": items}).encode()
 
 
 def _check_raw(model: type[Item], items: tuple[Item, ...], raw: bytes) -> None:
