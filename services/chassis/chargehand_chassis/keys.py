@@ -6,6 +6,7 @@ Owns key files and the five operations on keys. Whose key is trusted for what is
 from __future__ import annotations
 
 import base64
+import binascii
 import hashlib
 import json
 import os
@@ -136,7 +137,10 @@ def new_enrolment_token() -> str:
 def enrolment_keys(token: str) -> OwnKeys:
     """The key pair of a one-time token. ValueError if it is none."""
     body = token.strip().removeprefix(TOKEN_PREFIX)
-    seed = base64.urlsafe_b64decode(body + "=" * (-len(body) % 4))
+    try:
+        seed = base64.urlsafe_b64decode(body + "=" * (-len(body) % 4))
+    except binascii.Error:
+        seed = b""
     if len(seed) != 32:
         raise ValueError("not an enrolment token: it begins with cge_ and has 43 characters after that")
     return OwnKeys(seed, hashlib.sha256(b"sealing" + seed).digest())
