@@ -1,0 +1,35 @@
+"""Exit statuses and the one error of the command line: what, why, what to do (DESIGN section 10).
+
+Owns both. Errors of the client library are its own; `commands` turns them into these.
+"""
+
+from __future__ import annotations
+
+from enum import IntEnum
+
+
+class ExitStatus(IntEnum):
+    """What a command ends with."""
+
+    SUCCEEDED = 0
+    NOT_SUCCEEDED = 1
+    REFUSED = 2
+    UNREACHABLE = 3
+    LOG_IN = 4
+    TIMED_OUT = 124
+    INTERRUPTED = 130
+
+
+class CommandError(Exception):
+    """A command cannot go on. Three sentences for the person at the terminal, and the exit status."""
+
+    def __init__(self, what: str, *, why: str, do: str, status: ExitStatus = ExitStatus.REFUSED) -> None:
+        super().__init__(what)
+        self.what = what
+        self.why = why
+        self.do = do
+        self.status = status
+
+    def lines(self) -> tuple[str, str, str]:
+        """The three lines."""
+        return f"error: {self.what}", f"  why: {self.why}", f"  what to do: {self.do}"
