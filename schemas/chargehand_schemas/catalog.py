@@ -35,6 +35,8 @@ class KeyEnrolled(CatalogEvent):
 
 
 class KeyRevoked(CatalogEvent):
+    """No message under this key has an effect from here on."""
+
     kid: str
     reason: str = ""
 
@@ -51,29 +53,39 @@ class EnrolmentTokenIssued(CatalogEvent):
 
 
 class EnrolmentTokenUsed(CatalogEvent):
+    """A one-time token is spent: it enrolled this key."""
+
     kid: str
     enrolled_kid: str
 
 
 class HostRegistered(CatalogEvent):
+    """A host is in the inventory, as people assigned it."""
+
     host_id: UUID
     version: int
     host: HostRecord
 
 
 class HostChanged(CatalogEvent):
+    """What people assign to a host is another from this version on."""
+
     host_id: UUID
     version: int
     host: HostRecord
 
 
 class HostRemoved(CatalogEvent):
+    """A host is out of the inventory; its history stays."""
+
     host_id: UUID
     version: int
     name: str
 
 
 class JobTemplateSaved(CatalogEvent):
+    """A version of a JobTemplate, whole."""
+
     template_id: UUID
     version: int
     name: str
@@ -87,15 +99,21 @@ class JobTemplateSaved(CatalogEvent):
 
 
 class UserCreated(CatalogEvent):
+    """There is such a person."""
+
     login: str
     role: str
 
 
 class UserDisabled(CatalogEvent):
+    """A person may do nothing any more."""
+
     login: str
 
 
 class TokenIssued(CatalogEvent):
+    """A person has an access token, known by its SHA-256 (hex) only."""
+
     token_id: UUID
     login: str
     token_sha256: str
@@ -104,6 +122,8 @@ class TokenIssued(CatalogEvent):
 
 
 class TokenRevoked(CatalogEvent):
+    """An access token is good for nothing any more."""
+
     token_id: UUID
 
 

@@ -13,6 +13,8 @@ from .base import Instant, Item
 
 
 class HostEvent(Item):
+    """Something an agent observed of a host."""
+
     host_id: UUID
     proxy: str
     agent_id: str

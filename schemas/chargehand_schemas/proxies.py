@@ -18,6 +18,8 @@ class AgentEvent(Item):
 
 
 class AgentStarted(AgentEvent):
+    """A process of the proxy began, with this journal and these providers."""
+
     journal_id: UUID
     providers: tuple[str, ...]
     version: str = ""
