@@ -1,0 +1,30 @@
+"""The fixtures tests ask for by name. Owns scope and teardown; how each thing is made is in the modules beside this one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+from chargehand.embedded.kafka import KafkaAddress
+
+from support.kafka import running_kafka
+
+_ORIGINS = pytest.StashKey[list[str]]()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.stash[_ORIGINS] = []
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    """Say which broker and which database the tests ran against."""
+    for line in config.stash[_ORIGINS]:
+        terminalreporter.write_line(line)
+
+
+@pytest.fixture(scope="session")
+def kafka(pytestconfig: pytest.Config) -> Iterator[KafkaAddress]:
+    """A real Kafka, one for the whole run: tests keep apart by topics, keys and groups of their own."""
+    with running_kafka() as found:
+        pytestconfig.stash[_ORIGINS].append(f"kafka: {found.origin}")
+        yield found.address

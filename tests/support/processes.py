@@ -1,0 +1,81 @@
+"""Processes that tests start: remembered with when they began, and found again whoever their parent has become.
+
+Owns the register and the mark in the environment which every descendant inherits. Only what is ours is ever looked for.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator
+
+import psutil
+
+SESSION_VARIABLE = "CHARGEHAND_TEST_SESSION"
+"""Set for the whole run; a process that has it with our value is ours, also after its parent is gone."""
+
+FLEET_VARIABLE = "CHARGEHAND_TEST_FLEET"
+"""Set in every session of an ssh host of a test."""
+
+_WAIT_S = 5.0
+# Of the standard library: it lives as long as the interpreter and ends with it.
+_OF_THE_INTERPRETER = ("multiprocessing.resource_tracker", "multiprocessing.forkserver")
+
+_tracked: set[psutil.Process] = set()
+
+
+def track(pid: int) -> None:
+    """Remember a process that may change its parent and does not have our environment."""
+    try:
+        _tracked.add(psutil.Process(pid))
+    except psutil.NoSuchProcess:
+        return
+
+
+def ours() -> list[psutil.Process]:
+    """Every living process this run has started: descendants, tracked ones, and those with our mark."""
+    me = psutil.Process()
+    found = {*me.children(recursive=True), *_tracked, *marked(SESSION_VARIABLE, os.environ.get(SESSION_VARIABLE, ""))}
+    return [process for process in found if process != me and _is_alive(process) and not _is_of_interpreter(process)]
+
+
+def marked(variable: str, value: str) -> Iterator[psutil.Process]:
+    """Processes of the system that have this variable with this value."""
+    for process in psutil.process_iter() if value else ():
+        try:
+            if process.environ().get(variable) == value:
+                yield process
+        except (psutil.Error, OSError):
+            continue
+
+
+def describe(process: psutil.Process) -> str:
+    try:
+        return f"{process.pid} {' '.join(process.cmdline())[:160] or process.name()}"
+    except psutil.Error:
+        return str(process.pid)
+
+
+def kill(processes: Iterable[psutil.Process]) -> None:
+    """SIGKILL to each, and wait until they are gone."""
+    doomed = list(processes)
+    for process in doomed:
+        try:
+            process.kill()
+        except psutil.NoSuchProcess:
+            continue
+    psutil.wait_procs(doomed, timeout=_WAIT_S)
+
+
+def _is_alive(process: psutil.Process) -> bool:
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
+def _is_of_interpreter(process: psutil.Process) -> bool:
+    try:
+        command = " ".join(process.cmdline())
+    except psutil.Error:
+        return False
+    return any(part in command for part in _OF_THE_INTERPRETER)
