@@ -37,6 +37,11 @@ lock: $(VENV)/test-libraries ## pin what pyproject.toml asks for (UPGRADE=--upgr
 	@$(LOCK) --group build --output-file requirements.lock >/dev/null
 	@$(LOCK) --group test --constraint requirements.lock --output-file requirements-test.lock >/dev/null
 
+.PHONY: docs
+docs: $(VENV)/test-libraries $(VENV)/project ## write the pages and documents that follow from code
+	@$(BIN)/python -m chargehand_schemas schemas/generated
+	@$(BIN)/python docs/generate.py
+
 .PHONY: clean
 clean: ## remove .venv and what tools cached here
 	@rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache build dist
