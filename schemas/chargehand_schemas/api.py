@@ -1,6 +1,6 @@
 """The documents of the HTTP interface: what the gateway answers and what clients send. OpenAPI comes from these.
 
-Owns shapes only. Names are those of the messages (DESIGN section 10). Lists come as pages.
+Owns shapes only. Names are those of the messages. Lists come as pages.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Packing items into messages: one type, one partition, at most 500 items or 256 KiB each (DESIGN section 3).
+"""Packing items into messages: one type, one partition, at most 500 items or 256 KiB each (docs/adr/0002-every-message-is-a-batch.md).
 
 Owns the limits of a batch and its order. Kafka and signatures do not enter here.
 """

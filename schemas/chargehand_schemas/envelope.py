@@ -1,4 +1,4 @@
-"""The envelope of every message: CloudEvents 1.0 in binary mode, signed by its writer (DESIGN sections 3 and 5).
+"""The envelope of every message: CloudEvents 1.0 in binary mode, signed by its writer (docs/explanation/trust.md).
 
 Owns header names, the bytes that are signed, and cutting a value into items and raw bytes. Keys and Kafka do not enter here.
 """

@@ -1,4 +1,4 @@
-"""Identities: which are drawn at random and which follow from others (DESIGN: ids repeat instead of doubling).
+"""Identities: which are drawn at random and which follow from others (docs/protocol.md, rule ATTID).
 
 Owns how an id is made. No message and no store enters here.
 """

@@ -1,6 +1,6 @@
 """The keyring: whose key is whose, and what a key may say. A fold over catalog events; pure, no cryptography.
 
-Owns the rules of DESIGN section 5 that can be judged from the keyring alone. What an item is about is judged by its reader.
+Owns the rules of docs/explanation/trust.md that can be judged from the keyring alone. What an item is about is judged by its reader.
 """
 
 from __future__ import annotations

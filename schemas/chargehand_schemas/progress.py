@@ -15,7 +15,7 @@ from .reasons import Stream
 
 
 class ProgressReport(AttemptItem):
-    """`length` bytes of a stream at `offset` (of what is published), with `newlines` in them. The bytes follow the JSON line."""
+    """`length` bytes at `offset` of the stream as the host wrote it, with `newlines` in them. The bytes follow the JSON line."""
 
     host_id: UUID
     stream: Stream

@@ -1,6 +1,6 @@
 """How a job is executed: the properties a template gives, an invocation overrides, and the dispatcher obeys.
 
-Owns their names, limits and defaults (DESIGN section 2) and the one function that merges them.
+Owns their names, limits and defaults (docs/glossary.md) and the one function that merges them.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """The closed lists of words for states, reasons and refusals. Every reader knows all of them; a new word is a new version.
 
-Owns words only. DESIGN section 2 is their source.
+Owns words only; docs/glossary.md says what they mean.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What a record must be to have an effect: every check of DESIGN section 5 that needs no broker."""
+"""What a record must be to have an effect: every check of docs/explanation/trust.md that needs no broker."""
 
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta

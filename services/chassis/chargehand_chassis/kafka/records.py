@@ -1,4 +1,4 @@
-"""From a Kafka record to a message that may be believed, or the reason why it has no effect (DESIGN section 5).
+"""From a Kafka record to a message that may be believed, or the reason why it has no effect (docs/explanation/trust.md).
 
 Owns the order of the checks: size, envelope, type, version, key, role, signature, shape. Never raises for content.
 """
