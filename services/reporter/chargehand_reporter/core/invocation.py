@@ -1,0 +1,152 @@
+"""A job invocation as readers see it: its definition, its time, and counts that change with its job tasks.
+
+Owns the fold of the planner's and the dispatcher's events about an invocation as a whole. Monotonic: only what is known
+moves it on, in whatever order it comes to be known.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from typing import TypeVar
+from uuid import UUID
+
+from chargehand_schemas.dispatch import JobInvocationDue, JobInvocationEnded
+from chargehand_schemas.planning import (
+    JobInvocationAccepted,
+    JobInvocationCancelRequested,
+    JobInvocationRefused,
+    JobInvocationScheduled,
+    JobTasksPlanned,
+)
+from chargehand_schemas.reasons import JobInvocationStatus, JobTaskStatus, Reason
+
+from .job_task import JobTask
+
+K = TypeVar("K", bound=Hashable)
+
+
+@dataclass(frozen=True, slots=True)
+class JobInvocation:
+    """One invocation. `counts` are those of the job tasks known so far; `said_counts` what the dispatcher said at its end."""
+
+    job_invocation_id: UUID
+    created_at: datetime
+    definition: JobInvocationAccepted | None = None
+    refusal: str = ""
+    refused_by: str = ""
+    detail: str = ""
+    refused_at: datetime | None = None
+    start_at: datetime | None = None
+    due_at: datetime | None = None
+    total: int = 0
+    is_cancel_requested: bool = False
+    ended: JobInvocationStatus | None = None
+    ended_at: datetime | None = None
+    said_counts: Mapping[str, int] = field(default_factory=dict)
+    said_reasons: Mapping[str, int] = field(default_factory=dict)
+    counts: Mapping[JobTaskStatus, int] = field(default_factory=dict)
+    reasons: Mapping[Reason, int] = field(default_factory=dict)
+    told: tuple[str, ...] = ()
+    position: int = 0
+
+    @property
+    def status(self) -> JobInvocationStatus:
+        if self.ended is not None:
+            return self.ended
+        if self.definition is None and self.refusal:
+            return JobInvocationStatus.REFUSED
+        if self.is_cancel_requested:
+            return JobInvocationStatus.CANCELLING
+        if self.due_at is not None or self.total or self.counts:
+            return JobInvocationStatus.RUNNING
+        return JobInvocationStatus.SCHEDULED
+
+    @property
+    def actor(self) -> str:
+        return self.definition.actor if self.definition is not None else self.refused_by
+
+
+def accept(invocation: JobInvocation, event: JobInvocationAccepted) -> JobInvocation:
+    """The planner accepted it: what it is, for ever."""
+    if invocation.definition is not None:
+        return invocation
+    return replace(invocation, definition=event, created_at=event.time)
+
+
+def refuse(invocation: JobInvocation, event: JobInvocationRefused) -> JobInvocation:
+    """The planner refused a command. A refused repeat does not touch an invocation that was accepted before."""
+    if invocation.refused_at is not None and invocation.refused_at <= event.time:
+        return invocation
+    created_at = invocation.created_at if invocation.definition is not None else event.time
+    return replace(
+        invocation,
+        refusal=event.reason.value,
+        detail=event.detail,
+        refused_by=event.actor,
+        refused_at=event.time,
+        created_at=created_at,
+    )
+
+
+def schedule(invocation: JobInvocation, event: JobInvocationScheduled) -> JobInvocation:
+    return replace(invocation, start_at=event.start_at)
+
+
+def begin(invocation: JobInvocation, event: JobInvocationDue) -> JobInvocation:
+    """Its time has come; the first such word counts."""
+    if invocation.due_at is not None and invocation.due_at <= event.time:
+        return invocation
+    return replace(invocation, due_at=event.time)
+
+
+def plan(invocation: JobInvocation, event: JobTasksPlanned) -> JobInvocation:
+    return replace(invocation, total=max(invocation.total, event.total))
+
+
+def request_cancel(invocation: JobInvocation, event: JobInvocationCancelRequested) -> JobInvocation:
+    """A cancel of all of it. One of single job tasks shows at those."""
+    return invocation if event.job_task_ids else replace(invocation, is_cancel_requested=True)
+
+
+def end(invocation: JobInvocation, event: JobInvocationEnded) -> JobInvocation:
+    """The dispatcher ended it; the first such word counts."""
+    if invocation.ended_at is not None and invocation.ended_at <= event.time:
+        return invocation
+    return replace(
+        invocation,
+        ended=event.status,
+        ended_at=event.time,
+        total=max(invocation.total, event.total),
+        said_counts=event.counts,
+        said_reasons=event.reasons,
+    )
+
+
+def recount(invocation: JobInvocation, before: JobTask | None, after: JobTask) -> JobInvocation:
+    """Counts follow one job task from its former state (None: new) to its present one."""
+    old = None if before is None else (before.status, before.reason)
+    if old == (after.status, after.reason):
+        return invocation
+    counts, reasons = dict(invocation.counts), dict(invocation.reasons)
+    if before is not None:
+        _add(counts, before.status, -1)
+        _add(reasons, before.reason, -1)
+    _add(counts, after.status, 1)
+    _add(reasons, after.reason, 1)
+    return replace(invocation, counts=counts, reasons=reasons)
+
+
+def _add(counts: dict[K, int], key: K | None, by: int) -> None:
+    if key is None:
+        return
+    counts[key] = counts.get(key, 0) + by
+    if not counts[key]:
+        del counts[key]
+
+
+def differs_at_end(invocation: JobInvocation) -> bool:
+    """Whether our counts are not those the dispatcher ended it with: a message was lost, and somebody must know."""
+    said = {status: count for status, count in invocation.said_counts.items() if count}
+    return invocation.ended is not None and {str(s): n for s, n in invocation.counts.items()} != said

@@ -1,0 +1,390 @@
+"""A job task as readers see it: its status from the dispatcher's events only, its attempts from everybody's facts.
+
+Owns what each event changes. Every fold here is monotonic: repeats and reorderings across topics change nothing
+(DESIGN section 9; docs/protocol.md section 3, item 3). Whose word counts for an attempt is decided here too: an agent's
+report counts once the dispatcher or the binder named its proxy for that attempt.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from typing import assert_never
+from uuid import UUID
+
+from chargehand_schemas.base import Instant, Model
+from chargehand_schemas.dispatch import AttemptDue, JobTaskEnded, JobTaskStatusChanged
+from chargehand_schemas.execution import (
+    AttemptAccepted,
+    AttemptEnded,
+    AttemptFact,
+    AttemptInterrupted,
+    AttemptNeverStarted,
+    AttemptReleased,
+    AttemptStarted,
+)
+from chargehand_schemas.planning import (
+    AttemptBound,
+    AttemptRebound,
+    AttemptRefused,
+    AttemptVoided,
+    PlannedJobTask,
+)
+from chargehand_schemas.reasons import JobTaskStatus, Reason, Stream
+from pydantic import Field
+
+from .output import StreamState
+
+BinderEvent = AttemptBound | AttemptRefused | AttemptRebound | AttemptVoided
+
+_STAGES = {
+    JobTaskStatus.DUE: 1,
+    JobTaskStatus.ACCEPTED: 2,
+    JobTaskStatus.RUNNING: 3,
+    JobTaskStatus.CANCELLING: 4,
+    JobTaskStatus.WAITING_FOR_CHECK_IN: 5,
+    JobTaskStatus.WAITING: 6,
+}
+
+
+class StreamView(Model):
+    """One stream of an attempt as shown: bytes stored, lines, what a cap left out, the digest, and whether it is all there."""
+
+    length: int = 0
+    newlines: int = 0
+    omitted: tuple[tuple[int, int], ...] = ()
+    digest: str = ""
+    complete: bool = False
+
+
+class AttemptDecision(Model):
+    """What the dispatcher and the binder decided about one attempt. `proxy` is who may speak for it; empty: not known yet."""
+
+    proxy: str = ""
+    due_at: Instant | None = None
+    not_after: Instant | None = None
+    is_bound: bool = False
+    script_digest: str = ""
+    effective_user: str = ""
+    outcome: str = ""
+    detail: str = ""
+
+
+class AttemptReport(Model):
+    """What the agents of one proxy said about one attempt, and what is stored of its output."""
+
+    accepted_at: Instant | None = None
+    accepted_by: str = ""
+    started_at: Instant | None = None
+    started_by: str = ""
+    script_digest: str = ""
+    released_at: Instant | None = None
+    released: str = ""
+    released_detail: str = ""
+    never_started: str = ""
+    interrupted_rank: str = ""
+    interrupted_detail: str = ""
+    ended_rank: str = ""
+    ended_at: Instant | None = None
+    cause: str = ""
+    exit_status: int | None = None
+    signal: str | None = None
+    kept: dict[Stream, int] = Field(default_factory=dict)
+    digests: dict[Stream, str] = Field(default_factory=dict)
+    streams: dict[Stream, StreamView] = Field(default_factory=dict)
+
+    @property
+    def agent_id(self) -> str:
+        return self.started_by or self.accepted_by
+
+    @property
+    def has_run(self) -> bool:
+        """Whether it ever started, as far as its proxy says."""
+        return bool(self.started_at or self.ended_rank or self.interrupted_rank or self.streams)
+
+
+@dataclass(frozen=True, slots=True)
+class JobTask:
+    """One job task. `shown` is the attempt whose facts and output it shows; `group` names what it ended like (groups.py)."""
+
+    job_task_id: UUID
+    job_invocation_id: UUID
+    host_id: UUID
+    host_name: str = ""
+    is_planned: bool = False
+    ordinal: int = 0
+    proxy: str = ""
+    proxy_from: int = -1
+    rank: str = ""
+    verdict_rank: str = ""
+    status: JobTaskStatus = JobTaskStatus.WAITING
+    reason: Reason | None = None
+    exit_status: int | None = None
+    signal: str | None = None
+    attempts: int = 0
+    tried: int = 0
+    detail: str = ""
+    due_at: datetime | None = None
+    verdict_at: datetime | None = None
+    shown: int = 0
+    started_at: datetime | None = None
+    attempt_ended_at: datetime | None = None
+    streams: Mapping[Stream, StreamView] = field(default_factory=dict)
+    group: bytes = b""
+    position: int = 0
+
+    @property
+    def ended_at(self) -> datetime | None:
+        """When it ended: on its host if that is known, else when the verdict was given. None before the verdict."""
+        return (self.attempt_ended_at or self.verdict_at) if self.verdict_rank else None
+
+
+def rank_of(moment: datetime, attempt: int, stage: int, item_id: UUID) -> str:
+    """Where an event stands among the dispatcher's events about one job task; text that sorts.
+
+    First by the dispatcher's clock, which never goes back within a partition (docs/protocol.md, rule CLK), then by attempt
+    and stage, for what one transaction said at one instant. A repeat carries the same time and id, and so the same rank.
+    """
+    micros = (moment.astimezone(UTC) - _EPOCH) // _MICROSECOND
+    return f"{micros:016x}{attempt:06x}{stage:x}{item_id.hex}"
+
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND = datetime.resolution
+
+
+# --- the plan and the dispatcher ------------------------------------------------------------------------------------
+
+
+def plan(task: JobTask, planned: PlannedJobTask) -> JobTask:
+    """The planner's word on who the host is; the proxy only until an attempt names one."""
+    proxy, proxy_from = (planned.proxy, 0) if task.proxy_from < 0 else (task.proxy, task.proxy_from)
+    return replace(
+        task,
+        host_name=planned.host_name,
+        is_planned=True,
+        ordinal=planned.ordinal,
+        proxy=proxy,
+        proxy_from=proxy_from,
+    )
+
+
+def make_due(task: JobTask, due: AttemptDue) -> JobTask:
+    """An attempt holds its slot: status due, unless later is known."""
+    task = replace(
+        task,
+        host_name=task.host_name or due.host_name,
+        attempts=max(task.attempts, due.attempt),
+    )
+    if due.attempt > task.proxy_from:
+        task = replace(task, proxy=due.proxy, proxy_from=due.attempt)
+    rank = rank_of(due.time, due.attempt, _STAGES[JobTaskStatus.DUE], due.id)
+    if rank <= task.rank:
+        return task
+    task = replace(task, rank=rank)
+    if task.verdict_rank:
+        return task
+    return replace(task, status=JobTaskStatus.DUE, tried=due.tried, due_at=due.issued_at, detail="")
+
+
+def change_status(task: JobTask, changed: JobTaskStatusChanged) -> JobTask:
+    """The dispatcher's status between verdicts; the highest rank holds."""
+    task = replace(task, attempts=max(task.attempts, changed.attempt))
+    rank = rank_of(changed.time, changed.attempt, _STAGES.get(changed.status, 0), changed.id)
+    if rank <= task.rank:
+        return task
+    task = replace(task, rank=rank)
+    if task.verdict_rank or changed.status.is_verdict:
+        return task
+    return replace(
+        task,
+        status=changed.status,
+        tried=changed.tried,
+        due_at=changed.due_at,
+        detail=changed.detail or (f"after {changed.after.value}" if changed.after else ""),
+    )
+
+
+def end(task: JobTask, ended: JobTaskEnded) -> JobTask:
+    """The verdict. There is one; should a log hold two, the first by the dispatcher's clock holds in every order of reading."""
+    task = replace(task, host_name=task.host_name or ended.host_name, attempts=max(task.attempts, ended.attempts))
+    rank = rank_of(ended.time, ended.attempts, 0, ended.id)
+    if task.verdict_rank and task.verdict_rank <= rank:
+        return task
+    return replace(
+        task,
+        verdict_rank=rank,
+        status=ended.status,
+        reason=ended.reason,
+        exit_status=ended.exit_status,
+        signal=ended.signal,
+        tried=ended.tried,
+        detail=ended.detail,
+        due_at=None,
+        verdict_at=ended.time,
+    )
+
+
+def contradicts(task: JobTask, ended: JobTaskEnded) -> bool:
+    """Whether a verdict differs from the one that is known: promise 1 of DESIGN section 4 is broken, and somebody must know."""
+    return bool(task.verdict_rank) and (task.status, task.reason, task.exit_status) != (
+        ended.status,
+        ended.reason,
+        ended.exit_status,
+    )
+
+
+# --- one attempt ----------------------------------------------------------------------------------------------------
+
+
+def decide_due(decision: AttemptDecision, due: AttemptDue) -> AttemptDecision:
+    """The dispatcher names the proxy that may speak for this attempt."""
+    return decision.model_copy(update={"proxy": due.proxy, "due_at": due.issued_at, "not_after": due.not_after})
+
+
+def decide_binding(decision: AttemptDecision, event: BinderEvent) -> AttemptDecision:
+    """The binder's one decision for this attempt."""
+    match event:
+        case AttemptBound():
+            update: dict[str, object] = {
+                "is_bound": True,
+                "proxy": decision.proxy or event.proxy,
+                "script_digest": event.script_digest,
+                "effective_user": event.effective_user,
+            }
+        case AttemptRefused():
+            update = {"outcome": f"refused: {event.reason.value}", "detail": event.detail}
+        case AttemptRebound():
+            update = {"outcome": f"rebound to {event.proxy}"}
+        case AttemptVoided():
+            update = {"outcome": "voided"}
+        case _:
+            assert_never(event)
+    return decision.model_copy(update=update)
+
+
+def report(known: AttemptReport, fact: AttemptFact) -> AttemptReport:
+    """One fact of an agent of this report's proxy. Of facts that two agents tell, the earlier one is kept."""
+    match fact:
+        case AttemptAccepted():
+            return _accepted(known, fact)
+        case AttemptReleased():
+            return _released(known, fact)
+        case AttemptStarted():
+            return _started(known, fact)
+        case AttemptEnded():
+            return _ended(known, fact)
+        case AttemptInterrupted():
+            return _interrupted(known, fact)
+        case AttemptNeverStarted():
+            fenced = f" by attempt {fact.fenced_by}" if fact.fenced_by is not None else ""
+            return known.model_copy(update={"never_started": max(known.never_started, f"{fact.why.value}{fenced}")})
+        case _:
+            return known
+
+
+def _accepted(known: AttemptReport, fact: AttemptAccepted) -> AttemptReport:
+    if known.accepted_at is not None and (known.accepted_at, known.accepted_by) <= (fact.time, fact.agent_id):
+        return known
+    return known.model_copy(update={"accepted_at": fact.time, "accepted_by": fact.agent_id})
+
+
+def _released(known: AttemptReport, fact: AttemptReleased) -> AttemptReport:
+    told = (fact.time, fact.why.value, fact.detail)
+    if known.released_at is not None and told <= (known.released_at, known.released, known.released_detail):
+        return known
+    return known.model_copy(
+        update={"released_at": fact.time, "released": fact.why.value, "released_detail": fact.detail}
+    )
+
+
+def _started(known: AttemptReport, fact: AttemptStarted) -> AttemptReport:
+    if known.started_at is not None and (known.started_at, known.started_by) <= (fact.started_at, fact.agent_id):
+        return known
+    return known.model_copy(
+        update={"started_at": fact.started_at, "started_by": fact.agent_id, "script_digest": fact.script_digest}
+    )
+
+
+def _ended(known: AttemptReport, fact: AttemptEnded) -> AttemptReport:
+    rank = rank_of(fact.time, fact.attempt, 0, fact.id)
+    if known.ended_rank and known.ended_rank <= rank:
+        return known
+    return known.model_copy(
+        update={
+            "ended_rank": rank,
+            "ended_at": fact.ended_at,
+            "cause": fact.cause.value,
+            "exit_status": fact.exit_status,
+            "signal": fact.signal,
+            "kept": fact.kept,
+            "digests": fact.digests,
+        }
+    )
+
+
+def _interrupted(known: AttemptReport, fact: AttemptInterrupted) -> AttemptReport:
+    rank = rank_of(fact.time, fact.attempt, 0, fact.id)
+    if known.interrupted_rank and known.interrupted_rank <= rank:
+        return known
+    update: dict[str, object] = {"interrupted_rank": rank, "interrupted_detail": fact.detail}
+    if not known.ended_rank:
+        update |= {"kept": fact.kept, "digests": fact.digests}
+    return known.model_copy(update=update)
+
+
+def show_stream(known: AttemptReport, stream: Stream, state: StreamState) -> AttemptReport:
+    """What is stored of one stream now."""
+    view = StreamView(length=state.stored, newlines=state.newlines, omitted=state.omitted)
+    return known.model_copy(update={"streams": {**known.streams, stream: view}})
+
+
+def views(known: AttemptReport) -> dict[Stream, StreamView]:
+    """The streams with digests, and complete where all that was kept on the host is stored (docs/protocol.md, OUTORD)."""
+    found: dict[Stream, StreamView] = {}
+    for stream in Stream:
+        if stream in known.streams or stream in known.kept:
+            view = known.streams.get(stream, StreamView())
+            kept = known.kept.get(stream)
+            is_complete = kept is not None and view.length >= kept
+            found[stream] = view.model_copy(update={"digest": known.digests.get(stream, ""), "complete": is_complete})
+    return found
+
+
+def show_attempt(task: JobTask, attempt: int, known: AttemptReport) -> JobTask:
+    """Let the task show this attempt's facts, if it is the latest that ran."""
+    if not known.has_run or attempt < task.shown:
+        return task
+    return replace(
+        task,
+        shown=attempt,
+        started_at=known.started_at,
+        attempt_ended_at=known.ended_at,
+        streams=views(known),
+    )
+
+
+def outcome_of(decision: AttemptDecision, known: AttemptReport | None) -> tuple[str, str]:
+    """One word for where an attempt is or how it ended, and the detail. What is proved outweighs what was decided."""
+    if known is not None:
+        if known.ended_rank:
+            return known.cause, ""
+        if known.interrupted_rank:
+            return "interrupted", known.interrupted_detail
+        if known.never_started:
+            return "never_started", known.never_started
+        if known.started_at is not None or known.streams:
+            return "running", ""
+        if known.released_at is not None and (known.accepted_at is None or known.released_at >= known.accepted_at):
+            return f"released: {known.released}", known.released_detail
+    if decision.outcome:
+        return decision.outcome, decision.detail
+    if known is not None and known.accepted_at is not None:
+        return "accepted", ""
+    return ("bound" if decision.is_bound else "due"), ""
+
+
+def may_speak(decision: AttemptDecision, proxy: str) -> bool | None:
+    """Whether agents of `proxy` may speak for this attempt. None: nobody has named its proxy yet."""
+    return None if not decision.proxy else decision.proxy == proxy
