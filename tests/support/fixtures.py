@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
+from chargehand.embedded.errors import LauncherError
+from chargehand.embedded.jars import kafka_jars
 from chargehand.embedded.kafka import KafkaAddress
 
 from support.kafka import running_kafka
@@ -28,3 +31,12 @@ def kafka(pytestconfig: pytest.Config) -> Iterator[KafkaAddress]:
     with running_kafka() as found:
         pytestconfig.stash[_ORIGINS].append(f"kafka: {found.origin}")
         yield found.address
+
+
+@pytest.fixture(scope="session")
+def kafka_home() -> Path:
+    """The folder with the jars of Apache Kafka, fetched now if this machine does not have them yet."""
+    try:
+        return kafka_jars(print)[0].parent
+    except LauncherError as error:
+        pytest.skip(f"Apache Kafka cannot be fetched: {error.why}")

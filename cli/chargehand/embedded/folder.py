@@ -30,8 +30,9 @@ from .processes import ProcessMark
 
 _OTHER_START_WITHIN_S = 180.0
 _LOOK_AGAIN_S = 0.05
-_TAIL_BYTES = 4096
-_SHOWN_LINES = 6
+_TAIL_BYTES = 8192
+_SHOWN_LINES = 4
+_STACK_FRAME = ("\tat ", "\t... ")
 
 
 @dataclass(frozen=True)
@@ -171,8 +172,8 @@ class BrokerFolder:
 
 
 def last_lines(text: str) -> str:
-    """The end of a program's output, for a message to a person."""
-    lines = [line for line in text.splitlines() if line.strip()]
+    """The end of a Java program's output, for a message to a person: without where in its code it was."""
+    lines = [line for line in text.splitlines() if line.strip() and not line.startswith(_STACK_FRAME)]
     return "\n    ".join(lines[-_SHOWN_LINES:]) or "it said nothing"
 
 

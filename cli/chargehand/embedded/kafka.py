@@ -143,6 +143,7 @@ class EmbeddedKafka:
         installation = self._folder.installation() or Installation(_new_cluster_id(), choose_ports())
         if not self._folder.is_formatted():
             self._format(java, installation)
+        self._folder.password(OWNER)  # without it no start can be seen to succeed, so none is begun
         self._run_on_free_ports(java, installation)
 
     def _configure(self, name: str, ports: Ports, data: str) -> None:
