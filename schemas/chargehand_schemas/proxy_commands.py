@@ -29,7 +29,8 @@ class ProxyCommand(AttemptItem):
 class RunProxyCommand(ProxyCommand):
     """Start one attempt, not after `not_after`. `script_digest` is the SHA-256 (hex) of `script` in UTF-8.
 
-    `sealed` maps a placeholder in the script to a secret sealed to the proxy's key (base64).
+    `sealed` maps a placeholder in the script to a secret sealed to the proxy's key (base64). Where agents of the proxy have
+    different keys, one box for each, separated by spaces: an agent opens the one that is its own.
     """
 
     not_after: Instant
