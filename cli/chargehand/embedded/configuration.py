@@ -61,11 +61,18 @@ broker.session.timeout.ms=2000
 broker.heartbeat.interval.ms=500
 """
 
+# Everything goes to a file that rolls; errors also to the console, whose file is new at each start: what it says is of this one.
 LOGGING = """\
 rootLogger.level = info
 rootLogger.appenderRef.file.ref = file
+rootLogger.appenderRef.errors.ref = errors
+rootLogger.appenderRef.errors.level = error
 logger.values.name = org.apache.kafka.common.config
 logger.values.level = warn
+appender.errors.type = Console
+appender.errors.name = errors
+appender.errors.layout.type = PatternLayout
+appender.errors.layout.pattern = %m%n
 appender.file.type = RollingFile
 appender.file.name = file
 appender.file.fileName = logs/kafka.log

@@ -151,12 +151,12 @@ class BrokerFolder:
 
     @property
     def console(self) -> Path:
-        """What the Java runtime itself says: that it cannot start, or where it crashed."""
+        """What went wrong since the last start: Kafka's errors, and what the Java runtime itself says."""
         return self.root / "logs" / "console.log"
 
     def last_words(self) -> str:
-        """The last lines of the log and of the runtime's own output."""
-        return last_lines(_tail(self.log) + _tail(self.console))
+        """The last errors of this start."""
+        return last_lines(_tail(self.console))
 
     def _read(self, name: str) -> dict[str, Any] | None:
         path = self.root / name

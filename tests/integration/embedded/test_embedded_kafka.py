@@ -235,7 +235,7 @@ def test_a_broker_that_cannot_start_says_why(tmp_path: Path, kafka_home: Path) -
     (tmp_path / "kafka" / "data").mkdir(parents=True)
     (tmp_path / "kafka" / "passwords").mkdir()
     (tmp_path / "kafka" / "passwords" / "chargehand").write_text("made long ago")
-    with pytest.raises(LauncherError, match=r"No .meta\.properties. found") as failure:
+    with pytest.raises(LauncherError, match=r"No readable meta\.properties files found") as failure:
         broker.start()
     assert failure.value.what == "Kafka ended while it started."
     assert "kafka.log" in failure.value.do
