@@ -5,18 +5,25 @@ Owns the register and the mark in the environment which every descendant inherit
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Iterable, Iterator
+from datetime import timedelta
 
 import psutil
+
+from support.waiting import wait_until
 
 SESSION_VARIABLE = "CHARGEHAND_TEST_SESSION"
 """Set for the whole run; a process that has it with our value is ours, also after its parent is gone."""
 
-FLEET_VARIABLE = "CHARGEHAND_TEST_FLEET"
-"""Set in every session of an ssh host of a test."""
+HOST_VARIABLE = "CHARGEHAND_TEST_HOST"
+"""Set in every session of an ssh host of a test: its name."""
 
-_WAIT_S = 5.0
+FLEET_VARIABLE = "CHARGEHAND_TEST_FLEET"
+"""Set in every session of an ssh host of a test: which fleet it belongs to."""
+
+_KILLED_WITHIN = timedelta(seconds=5)
 # Of the standard library: it lives as long as the interpreter and ends with it.
 _OF_THE_INTERPRETER = ("multiprocessing.resource_tracker", "multiprocessing.forkserver")
 
@@ -56,14 +63,12 @@ def describe(process: psutil.Process) -> str:
 
 
 def kill(processes: Iterable[psutil.Process]) -> None:
-    """SIGKILL to each, and wait until they are gone."""
+    """SIGKILL to each, and wait until none runs; who has to bury a zombie may take its time."""
     doomed = list(processes)
     for process in doomed:
-        try:
+        with contextlib.suppress(psutil.NoSuchProcess):
             process.kill()
-        except psutil.NoSuchProcess:
-            continue
-    psutil.wait_procs(doomed, timeout=_WAIT_S)
+    wait_until(lambda: not any(map(_is_alive, doomed)), within=_KILLED_WITHIN)
 
 
 def _is_alive(process: psutil.Process) -> bool:

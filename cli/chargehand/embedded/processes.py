@@ -89,9 +89,9 @@ class BoundProcess:
         """None while it runs; negative: the signal that ended it."""
         return self._child.poll()
 
-    def stop(self, within: timedelta) -> None:
-        """End it (SIGTERM, then SIGKILL) and wait until it is gone."""
-        self._child.terminate()
+    def stop(self, within: timedelta, asked_by: signal.Signals = signal.SIGTERM) -> None:
+        """Ask it to end, kill it when it has not by then, and wait until it is gone."""
+        self._child.send_signal(asked_by)
         self._thread.join(within.total_seconds())
         if self._thread.is_alive():
             self._child.kill()
