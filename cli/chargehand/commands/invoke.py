@@ -1,0 +1,167 @@
+"""`exec` and `invoke`. Owns their options; which hosts may be meant is in `targets`, what follows in `watching`."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Callable, Sequence
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from ..errors import CommandError, ExitStatus
+from ..help import Command
+from ..options import Asked, common_options
+from .completions import complete_hosts
+from .types import Duration, Moment, NameAndSecret, NameAndValue
+
+if TYPE_CHECKING:
+    from chargehand_schemas.api import JobInvocationDocument, JobInvocationRequest
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+RUN_COMMAND = "Run Command"
+_OVERRIDES = ("concurrency", "tries", "retry_interval", "splay", "time_to_pickup", "execution_timeout_interval")
+
+_OPTIONS = (
+    click.option("--host", "hosts", multiple=True, metavar="NAME", shell_complete=complete_hosts, help="A host; repeat it."),
+    click.option("--all", "is_all", is_flag=True, help="Every host of the inventory."),
+    click.option("--user", "effective_user", default="", metavar="NAME", help="The user on the host it runs as."),
+    click.option("--concurrency", type=click.IntRange(1), help="At most so many hosts at once."),
+    click.option("--tries", type=click.IntRange(1, 100), help="How often it is tried on a host."),
+    click.option("--retry-interval", type=Duration(), help="Wait so long between tries."),
+    click.option("--splay", type=Duration(), help="Spread the starts over so long."),
+    click.option("--execution-timeout", "execution_timeout_interval", type=Duration(), help="End it on a host after so long."),
+    click.option("--time-to-pickup", type=Duration(), help="Fail on hosts where it has not started by then."),
+    click.option("--start-at", type=Moment(), help="Start then, and not now."),
+    click.option("--start-before", type=Moment(), help="Do not start it after that."),
+    click.option("--description", default="", help="What it is for."),
+    click.option("--expect-hosts", type=click.IntRange(0), metavar="N", help="Refuse unless it is exactly so many hosts."),
+    click.option("--yes", "-y", "is_confirmed", is_flag=True, help="Do not ask, however many hosts it is."),
+    click.option("--async", "is_async", is_flag=True, help="Do not watch it: print its id."),
+    click.option("--timeout", type=Duration(), help="Watch no longer than that; the job goes on."),
+    click.option("--lines", type=click.IntRange(0), default=20, show_default=True, help="Lines of output shown; 0: all."),
+    click.option("--raw", "is_raw", is_flag=True, help="Print what hosts wrote unchanged, control sequences too."),
+)
+
+
+def job_options(function: F) -> F:
+    """What `exec` and `invoke` both take."""
+    for option in reversed(_OPTIONS):
+        function = option(function)
+    return function
+
+
+@click.command(cls=Command, context_settings={"ignore_unknown_options": False, "allow_interspersed_args": False})
+@click.argument("command", nargs=-1, required=True)
+@job_options
+@common_options
+def exec_(asked: Asked, command: Sequence[str], **options: Any) -> int:
+    """Run a command line on hosts: the template "Run Command".
+
+    One word is a line for the host's shell, pipes and all; several words are a command and its arguments, as they are.
+    Write options before the command, and -- between them.
+    """
+    line = command[0] if len(command) == 1 else shlex.join(command)
+    return _invoke(asked, RUN_COMMAND, {"command": line}, {}, options)
+
+
+@click.command(cls=Command)
+@click.argument("template")
+@click.option("--input", "inputs", multiple=True, type=NameAndValue(), help="An input of the template; repeat it.")
+@click.option("--secret", "secrets", multiple=True, type=NameAndSecret(), help="A hidden input, from a file; -: asks for it.")
+@job_options
+@common_options
+def invoke(
+    asked: Asked, template: str, inputs: Sequence[tuple[str, str]], secrets: Sequence[tuple[str, str]], **options: Any
+) -> int:
+    """Run a job template on hosts."""
+    return _invoke(asked, template, dict(inputs), dict(secrets), options)
+
+
+def _invoke(asked: Asked, template: str, inputs: dict[str, str], secrets: dict[str, str], options: dict[str, Any]) -> int:
+    from .frame import client_errors
+    from .targets import confirm, targeting
+
+    chosen = targeting(options["hosts"], options["is_all"])
+    with client_errors(asked):
+        expected = confirm(
+            asked.screen,
+            asked.client,
+            chosen,
+            is_confirmed=options["is_confirmed"],
+            expect_hosts=options["expect_hosts"],
+        )
+        request = _request(template, inputs, secrets, {**options, "targeting": chosen, "expect_hosts": expected})
+        invocation = _ask(asked, request)
+    if options["is_async"]:
+        return _print_accepted(asked, invocation)
+    return _watch(asked, invocation, options["timeout"], options["lines"], options["is_raw"])
+
+
+def _request(
+    template: str, inputs: dict[str, str], secrets: dict[str, str], options: dict[str, Any]
+) -> JobInvocationRequest:
+    from chargehand_schemas.api import JobInvocationRequest
+    from chargehand_schemas.properties import ExecutionOverrides
+    from pydantic import ValidationError
+
+    try:
+        return JobInvocationRequest(
+            template=template,
+            targeting=options["targeting"],
+            inputs=inputs,
+            hidden_inputs=secrets,
+            overrides=ExecutionOverrides(**{name: options[name] for name in _OVERRIDES}),
+            effective_user=options["effective_user"],
+            description=options["description"],
+            start_at=options["start_at"],
+            start_before=options["start_before"],
+            expect_hosts=options["expect_hosts"],
+        )
+    except ValidationError as error:
+        row = error.errors(include_url=False, include_input=False)[0]
+        raise CommandError(
+            "the job cannot be asked for.",
+            why=f"{'.'.join(map(str, row['loc']))}: {row['msg']}.",
+            do="mend that, and try again.",
+        ) from error
+
+
+def _ask(asked: Asked, request: JobInvocationRequest) -> JobInvocationDocument:
+    """Invoke it; for a host that does not exist the refusal names those that are spelt alike."""
+    from ..client.errors import Refused
+    from .frame import command_error
+    from .targets import suggest
+
+    try:
+        return asked.client.invoke(request)
+    except Refused as refused:
+        error = command_error(asked, refused)
+        close = suggest(asked.client, request) if refused.code == "no_such_host" else ""
+        raise CommandError(error.what, why=error.why, do=close or error.do, status=error.status) from refused
+
+
+def _print_accepted(asked: Asked, invocation: JobInvocationDocument) -> int:
+    from ..terminal.summary import job_document
+
+    ref = str(invocation.job_invocation_id)
+    if asked.screen.is_table:
+        asked.screen.print(ref)
+    elif asked.screen.output == "json":
+        asked.screen.json(job_document(invocation, ()))
+    else:
+        asked.screen.json_lines([job_document(invocation, ())])
+    asked.screen.say(f"accepted; watch it: chargehand job watch {ref}")
+    return ExitStatus.SUCCEEDED
+
+
+def _watch(
+    asked: Asked, invocation: JobInvocationDocument, timeout: timedelta | None, lines: int, is_raw: bool
+) -> int:
+    from .watching import start_watching
+
+    start_at: datetime | None = invocation.start_at
+    if start_at is not None and start_at > datetime.now(start_at.tzinfo) + timedelta(seconds=2):
+        asked.screen.say(f"it starts at {start_at.astimezone().isoformat(timespec='seconds')}")
+    return start_watching(asked, str(invocation.job_invocation_id), timeout, lines=lines, is_raw=is_raw)
