@@ -1,6 +1,6 @@
 """Where each setting of the command line comes from: flag, environment, context, default, in this order.
 
-Owns the contexts file and the order. The environment is read here and nowhere else in the client.
+Owns the contexts file and the order. Settings of the command line are read from the environment here and nowhere else.
 """
 
 from __future__ import annotations
