@@ -117,7 +117,7 @@ def story() -> Story:
 def test_what_is_folded_is_read_back_whole(stores: Stores, story: Story) -> None:
     folded = stores.take(story.lines())
     assert not (folded.disbelieved or folded.contradictions or folded.miscounted or folded.gaps)
-    assert len(folded.reports) == 253
+    assert len(folded.touched) == 253
     invocation = stores.read.job_invocation(story.job_invocation_id)
     assert invocation is not None
     assert invocation.status is JobInvocationStatus.FAILED
@@ -141,7 +141,7 @@ def test_the_same_messages_again_and_in_other_groups_change_nothing(stores: Stor
     assert after == before
     assert stores.all_output(story.task_id(story.parts[0]), 1, Stream.STDOUT) == b"up 3 days\n"
     assert folded.output_bytes == 0
-    assert folded.reports, "touched rows are sent again: what was sent before a crash may be lost"
+    assert folded.touched, "touched rows are sent again: what was sent before a crash may be lost"
 
 
 def test_lists_are_paged_and_filtered_with_their_totals(stores: Stores, story: Story) -> None:

@@ -12,10 +12,12 @@ from chargehand_schemas.reasons import Stream
 from .job_task import JobTask
 
 
-def accumulate(task: JobTask, tails: Mapping[Stream, bytes], moment: datetime) -> AccumulatedProgressReport:
+def accumulate(
+    task: JobTask, position: int, tails: Mapping[Stream, bytes], moment: datetime
+) -> AccumulatedProgressReport:
     """The present state of a job task. Its id follows from its position, so that a repeat is the same item."""
     return AccumulatedProgressReport(
-        id=item_id("accumulated", task.job_task_id, task.position),
+        id=item_id("accumulated", task.job_task_id, position),
         time=moment,
         job_invocation_id=task.job_invocation_id,
         job_task_id=task.job_task_id,
@@ -29,7 +31,7 @@ def accumulate(task: JobTask, tails: Mapping[Stream, bytes], moment: datetime) -
         tried=task.tried,
         started_at=task.started_at,
         ended_at=task.ended_at,
-        position=task.position,
+        position=position,
         streams={
             stream: StreamSummary(
                 length=view.length,

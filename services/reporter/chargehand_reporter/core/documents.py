@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
 from datetime import datetime, timedelta
 from uuid import UUID
 
@@ -99,7 +100,7 @@ def _attempt(attempt: int, decision: AttemptDecision, report: AttemptReport | No
 
 
 def _streams(found: Mapping[Stream, StreamView]) -> dict[Stream, StreamDocument]:
-    return {stream: StreamDocument.model_validate(view.model_dump()) for stream, view in found.items()}
+    return {stream: StreamDocument.model_validate(asdict(view)) for stream, view in found.items()}
 
 
 def output_group(

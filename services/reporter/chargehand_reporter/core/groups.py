@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import dataclass
+from functools import lru_cache
 
 from chargehand_schemas.reasons import JobTaskStatus, Reason, Stream
 
@@ -37,15 +38,16 @@ class Group:
     lengths: tuple[tuple[Stream, int], ...] = ()
 
     @property
-    def id(self) -> bytes:
-        """Sixteen bytes that name the group within its invocation."""
-        words = [self.status, self.reason, self.exit_status, self.digests]
-        return hashlib.blake2b(json.dumps(words).encode(), digest_size=16).digest()
-
-    @property
     def order(self) -> int:
         """Failures first, then verdicts, then what is under way."""
         return _ORDER.index(self.status)
+
+
+@lru_cache(maxsize=4096)
+def group_id(group: Group) -> bytes:
+    """Sixteen bytes that name the group within its invocation."""
+    words = [group.status, group.reason, group.exit_status, group.digests]
+    return hashlib.blake2b(json.dumps(words).encode(), digest_size=16).digest()
 
 
 def group_of(task: JobTask) -> Group:

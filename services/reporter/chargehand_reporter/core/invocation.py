@@ -6,7 +6,7 @@ moves it on, in whatever order it comes to be known.
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import TypeVar
@@ -124,17 +124,17 @@ def end(invocation: JobInvocation, event: JobInvocationEnded) -> JobInvocation:
     )
 
 
-def recount(invocation: JobInvocation, before: JobTask | None, after: JobTask) -> JobInvocation:
-    """Counts follow one job task from its former state (None: new) to its present one."""
-    old = None if before is None else (before.status, before.reason)
-    if old == (after.status, after.reason):
-        return invocation
+def recount(invocation: JobInvocation, changes: Iterable[tuple[JobTask | None, JobTask]]) -> JobInvocation:
+    """Counts follow job tasks from their former states (None: new) to their present ones."""
     counts, reasons = dict(invocation.counts), dict(invocation.reasons)
-    if before is not None:
-        _add(counts, before.status, -1)
-        _add(reasons, before.reason, -1)
-    _add(counts, after.status, 1)
-    _add(reasons, after.reason, 1)
+    for before, after in changes:
+        if before is not None:
+            _add(counts, before.status, -1)
+            _add(reasons, before.reason, -1)
+        _add(counts, after.status, 1)
+        _add(reasons, after.reason, 1)
+    if counts == invocation.counts and reasons == invocation.reasons:
+        return invocation
     return replace(invocation, counts=counts, reasons=reasons)
 
 

@@ -13,7 +13,6 @@ from datetime import UTC, datetime
 from typing import assert_never
 from uuid import UUID
 
-from chargehand_schemas.base import Instant, Model
 from chargehand_schemas.dispatch import AttemptDue, JobTaskEnded, JobTaskStatusChanged
 from chargehand_schemas.execution import (
     AttemptAccepted,
@@ -32,7 +31,6 @@ from chargehand_schemas.planning import (
     PlannedJobTask,
 )
 from chargehand_schemas.reasons import JobTaskStatus, Reason, Stream
-from pydantic import Field
 
 from .output import StreamState
 
@@ -48,7 +46,8 @@ _STAGES = {
 }
 
 
-class StreamView(Model):
+@dataclass(frozen=True, slots=True)
+class StreamView:
     """One stream of an attempt as shown: bytes stored, lines, what a cap left out, the digest, and whether it is all there."""
 
     length: int = 0
@@ -58,12 +57,13 @@ class StreamView(Model):
     complete: bool = False
 
 
-class AttemptDecision(Model):
+@dataclass(frozen=True, slots=True)
+class AttemptDecision:
     """What the dispatcher and the binder decided about one attempt. `proxy` is who may speak for it; empty: not known yet."""
 
     proxy: str = ""
-    due_at: Instant | None = None
-    not_after: Instant | None = None
+    due_at: datetime | None = None
+    not_after: datetime | None = None
     is_bound: bool = False
     script_digest: str = ""
     effective_user: str = ""
@@ -71,28 +71,29 @@ class AttemptDecision(Model):
     detail: str = ""
 
 
-class AttemptReport(Model):
+@dataclass(frozen=True, slots=True)
+class AttemptReport:
     """What the agents of one proxy said about one attempt, and what is stored of its output."""
 
-    accepted_at: Instant | None = None
+    accepted_at: datetime | None = None
     accepted_by: str = ""
-    started_at: Instant | None = None
+    started_at: datetime | None = None
     started_by: str = ""
     script_digest: str = ""
-    released_at: Instant | None = None
+    released_at: datetime | None = None
     released: str = ""
     released_detail: str = ""
     never_started: str = ""
     interrupted_rank: str = ""
     interrupted_detail: str = ""
     ended_rank: str = ""
-    ended_at: Instant | None = None
+    ended_at: datetime | None = None
     cause: str = ""
     exit_status: int | None = None
     signal: str | None = None
-    kept: dict[Stream, int] = Field(default_factory=dict)
-    digests: dict[Stream, str] = Field(default_factory=dict)
-    streams: dict[Stream, StreamView] = Field(default_factory=dict)
+    kept: dict[Stream, int] = field(default_factory=dict)
+    digests: dict[Stream, str] = field(default_factory=dict)
+    streams: dict[Stream, StreamView] = field(default_factory=dict)
 
     @property
     def agent_id(self) -> str:
@@ -106,7 +107,10 @@ class AttemptReport(Model):
 
 @dataclass(frozen=True, slots=True)
 class JobTask:
-    """One job task. `shown` is the attempt whose facts and output it shows; `group` names what it ended like (groups.py)."""
+    """One job task. `shown` is the attempt whose facts and output it shows.
+
+    `group` (what it ended like, groups.py) and `position` (of its last change) are as the store had them.
+    """
 
     job_task_id: UUID
     job_invocation_id: UUID
@@ -172,33 +176,35 @@ def plan(task: JobTask, planned: PlannedJobTask) -> JobTask:
 
 def make_due(task: JobTask, due: AttemptDue) -> JobTask:
     """An attempt holds its slot: status due, unless later is known."""
-    task = replace(
+    rank = rank_of(due.time, due.attempt, _STAGES[JobTaskStatus.DUE], due.id)
+    is_newest, is_first = rank > task.rank, due.attempt > task.proxy_from
+    is_shown = is_newest and not task.verdict_rank
+    return replace(
         task,
         host_name=task.host_name or due.host_name,
         attempts=max(task.attempts, due.attempt),
+        proxy=due.proxy if is_first else task.proxy,
+        proxy_from=due.attempt if is_first else task.proxy_from,
+        rank=rank if is_newest else task.rank,
+        status=JobTaskStatus.DUE if is_shown else task.status,
+        tried=due.tried if is_shown else task.tried,
+        due_at=due.issued_at if is_shown else task.due_at,
+        detail="" if is_shown else task.detail,
     )
-    if due.attempt > task.proxy_from:
-        task = replace(task, proxy=due.proxy, proxy_from=due.attempt)
-    rank = rank_of(due.time, due.attempt, _STAGES[JobTaskStatus.DUE], due.id)
-    if rank <= task.rank:
-        return task
-    task = replace(task, rank=rank)
-    if task.verdict_rank:
-        return task
-    return replace(task, status=JobTaskStatus.DUE, tried=due.tried, due_at=due.issued_at, detail="")
 
 
 def change_status(task: JobTask, changed: JobTaskStatusChanged) -> JobTask:
     """The dispatcher's status between verdicts; the highest rank holds."""
-    task = replace(task, attempts=max(task.attempts, changed.attempt))
     rank = rank_of(changed.time, changed.attempt, _STAGES.get(changed.status, 0), changed.id)
+    attempts = max(task.attempts, changed.attempt)
     if rank <= task.rank:
-        return task
-    task = replace(task, rank=rank)
+        return task if attempts == task.attempts else replace(task, attempts=attempts)
     if task.verdict_rank or changed.status.is_verdict:
-        return task
+        return replace(task, rank=rank, attempts=attempts)
     return replace(
         task,
+        rank=rank,
+        attempts=attempts,
         status=changed.status,
         tried=changed.tried,
         due_at=changed.due_at,
@@ -208,12 +214,14 @@ def change_status(task: JobTask, changed: JobTaskStatusChanged) -> JobTask:
 
 def end(task: JobTask, ended: JobTaskEnded) -> JobTask:
     """The verdict. There is one; should a log hold two, the first by the dispatcher's clock holds in every order of reading."""
-    task = replace(task, host_name=task.host_name or ended.host_name, attempts=max(task.attempts, ended.attempts))
+    host_name, attempts = task.host_name or ended.host_name, max(task.attempts, ended.attempts)
     rank = rank_of(ended.time, ended.attempts, 0, ended.id)
     if task.verdict_rank and task.verdict_rank <= rank:
-        return task
+        return replace(task, host_name=host_name, attempts=attempts)
     return replace(
         task,
+        host_name=host_name,
+        attempts=attempts,
         verdict_rank=rank,
         status=ended.status,
         reason=ended.reason,
@@ -240,28 +248,28 @@ def contradicts(task: JobTask, ended: JobTaskEnded) -> bool:
 
 def decide_due(decision: AttemptDecision, due: AttemptDue) -> AttemptDecision:
     """The dispatcher names the proxy that may speak for this attempt."""
-    return decision.model_copy(update={"proxy": due.proxy, "due_at": due.issued_at, "not_after": due.not_after})
+    return replace(decision, proxy=due.proxy, due_at=due.issued_at, not_after=due.not_after)
 
 
 def decide_binding(decision: AttemptDecision, event: BinderEvent) -> AttemptDecision:
     """The binder's one decision for this attempt."""
     match event:
         case AttemptBound():
-            update: dict[str, object] = {
-                "is_bound": True,
-                "proxy": decision.proxy or event.proxy,
-                "script_digest": event.script_digest,
-                "effective_user": event.effective_user,
-            }
+            return replace(
+                decision,
+                is_bound=True,
+                proxy=decision.proxy or event.proxy,
+                script_digest=event.script_digest,
+                effective_user=event.effective_user,
+            )
         case AttemptRefused():
-            update = {"outcome": f"refused: {event.reason.value}", "detail": event.detail}
+            return replace(decision, outcome=f"refused: {event.reason.value}", detail=event.detail)
         case AttemptRebound():
-            update = {"outcome": f"rebound to {event.proxy}"}
+            return replace(decision, outcome=f"rebound to {event.proxy}")
         case AttemptVoided():
-            update = {"outcome": "voided"}
+            return replace(decision, outcome="voided")
         case _:
             assert_never(event)
-    return decision.model_copy(update=update)
 
 
 def report(known: AttemptReport, fact: AttemptFact) -> AttemptReport:
@@ -279,7 +287,7 @@ def report(known: AttemptReport, fact: AttemptFact) -> AttemptReport:
             return _interrupted(known, fact)
         case AttemptNeverStarted():
             fenced = f" by attempt {fact.fenced_by}" if fact.fenced_by is not None else ""
-            return known.model_copy(update={"never_started": max(known.never_started, f"{fact.why.value}{fenced}")})
+            return replace(known, never_started=max(known.never_started, f"{fact.why.value}{fenced}"))
         case _:
             return known
 
@@ -287,40 +295,35 @@ def report(known: AttemptReport, fact: AttemptFact) -> AttemptReport:
 def _accepted(known: AttemptReport, fact: AttemptAccepted) -> AttemptReport:
     if known.accepted_at is not None and (known.accepted_at, known.accepted_by) <= (fact.time, fact.agent_id):
         return known
-    return known.model_copy(update={"accepted_at": fact.time, "accepted_by": fact.agent_id})
+    return replace(known, accepted_at=fact.time, accepted_by=fact.agent_id)
 
 
 def _released(known: AttemptReport, fact: AttemptReleased) -> AttemptReport:
     told = (fact.time, fact.why.value, fact.detail)
     if known.released_at is not None and told <= (known.released_at, known.released, known.released_detail):
         return known
-    return known.model_copy(
-        update={"released_at": fact.time, "released": fact.why.value, "released_detail": fact.detail}
-    )
+    return replace(known, released_at=fact.time, released=fact.why.value, released_detail=fact.detail)
 
 
 def _started(known: AttemptReport, fact: AttemptStarted) -> AttemptReport:
     if known.started_at is not None and (known.started_at, known.started_by) <= (fact.started_at, fact.agent_id):
         return known
-    return known.model_copy(
-        update={"started_at": fact.started_at, "started_by": fact.agent_id, "script_digest": fact.script_digest}
-    )
+    return replace(known, started_at=fact.started_at, started_by=fact.agent_id, script_digest=fact.script_digest)
 
 
 def _ended(known: AttemptReport, fact: AttemptEnded) -> AttemptReport:
     rank = rank_of(fact.time, fact.attempt, 0, fact.id)
     if known.ended_rank and known.ended_rank <= rank:
         return known
-    return known.model_copy(
-        update={
-            "ended_rank": rank,
-            "ended_at": fact.ended_at,
-            "cause": fact.cause.value,
-            "exit_status": fact.exit_status,
-            "signal": fact.signal,
-            "kept": fact.kept,
-            "digests": fact.digests,
-        }
+    return replace(
+        known,
+        ended_rank=rank,
+        ended_at=fact.ended_at,
+        cause=fact.cause.value,
+        exit_status=fact.exit_status,
+        signal=fact.signal,
+        kept=fact.kept,
+        digests=fact.digests,
     )
 
 
@@ -328,16 +331,14 @@ def _interrupted(known: AttemptReport, fact: AttemptInterrupted) -> AttemptRepor
     rank = rank_of(fact.time, fact.attempt, 0, fact.id)
     if known.interrupted_rank and known.interrupted_rank <= rank:
         return known
-    update: dict[str, object] = {"interrupted_rank": rank, "interrupted_detail": fact.detail}
-    if not known.ended_rank:
-        update |= {"kept": fact.kept, "digests": fact.digests}
-    return known.model_copy(update=update)
+    kept, digests = (known.kept, known.digests) if known.ended_rank else (fact.kept, fact.digests)
+    return replace(known, interrupted_rank=rank, interrupted_detail=fact.detail, kept=kept, digests=digests)
 
 
 def show_stream(known: AttemptReport, stream: Stream, state: StreamState) -> AttemptReport:
     """What is stored of one stream now."""
     view = StreamView(length=state.stored, newlines=state.newlines, omitted=state.omitted)
-    return known.model_copy(update={"streams": {**known.streams, stream: view}})
+    return known if known.streams.get(stream) == view else replace(known, streams={**known.streams, stream: view})
 
 
 def views(known: AttemptReport) -> dict[Stream, StreamView]:
@@ -348,7 +349,7 @@ def views(known: AttemptReport) -> dict[Stream, StreamView]:
             view = known.streams.get(stream, StreamView())
             kept = known.kept.get(stream)
             is_complete = kept is not None and view.length >= kept
-            found[stream] = view.model_copy(update={"digest": known.digests.get(stream, ""), "complete": is_complete})
+            found[stream] = replace(view, digest=known.digests.get(stream, ""), complete=is_complete)
     return found
 
 

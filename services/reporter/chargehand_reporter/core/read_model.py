@@ -21,7 +21,7 @@ from chargehand_schemas.reasons import Role, Stream
 from . import catalog as assigned
 from . import invocation as invocations
 from . import job_task as tasks
-from .groups import Group, group_of
+from .groups import Group, group_id, group_of
 from .invocation import JobInvocation
 from .job_task import AttemptDecision, AttemptReport, JobTask
 from .output import Chunk, FoldedOutput, Omission, Piece, StreamState, fold_output, may_close_hole
@@ -173,6 +173,7 @@ class ReadModel:
     disowned: list[ReportKey] = field(default_factory=list)
     group_changes: dict[tuple[UUID, bytes], int] = field(default_factory=lambda: defaultdict(int))
     groups: dict[bytes, Group] = field(default_factory=dict)
+    task_groups: dict[UUID, bytes] = field(default_factory=dict)
     disbelieved: list[Disbelieved] = field(default_factory=list)
     contradictions: list[UUID] = field(default_factory=list)
 
@@ -182,16 +183,15 @@ class ReadModel:
         """Take in one message, item by item."""
         position = 0
         for item in said.items:
-            if isinstance(item, progress.ProgressReport):
+            take = _TAKERS.get(type(item))
+            if take is not None:
+                take(self, said, item)
+            elif isinstance(item, progress.ProgressReport):
                 data = said.raw[position : position + item.length]
                 position += item.length
                 self._take_piece(said, item, Chunk(item.offset, data))
             elif isinstance(item, progress.OutputOmitted):
                 self._take_piece(said, item, Omission(item.start, item.end))
-            else:
-                take = _TAKERS.get(type(item))
-                if take is not None:
-                    take(self, said, item)
 
     def _take_piece(self, said: Said, item: progress.ProgressReport | progress.OutputOmitted, piece: Piece) -> None:
         if self._may_speak(said, item):
@@ -372,8 +372,8 @@ class ReadModel:
         self._disown()
         for key in self.touched_attempts:
             self._show(key)
-        for job_task_id in self.touched_tasks:
-            self._count(job_task_id)
+        self._regroup()
+        self._recount()
 
     def _show_streams(self) -> None:
         """The store of output is the truth about streams: what it has is shown, also after a read model was built anew."""
@@ -400,22 +400,28 @@ class ReadModel:
         if known is not None:
             self._put_task(tasks.show_attempt(task, key[1], known))
 
-    def _count(self, job_task_id: UUID) -> None:
-        task, before = self.job_tasks.get(job_task_id), self.job_tasks.before(job_task_id)
-        if task is None:
-            return
-        group = group_of(task)
-        if group.id != task.group:
-            self._move_group(task, group)
-            self.job_tasks.put(job_task_id, replace(task, group=group.id))
-        invocation = self._invocation(task.job_invocation_id, _EPOCH)
-        self._put_invocation(invocations.recount(invocation, before, task))
+    def _regroup(self) -> None:
+        """Move job tasks whose end became another from group to group; `task_groups` says where each touched one is now."""
+        for job_task_id in self.touched_tasks:
+            task = self.job_tasks.get(job_task_id)
+            if task is None:
+                continue
+            group = group_of(task)
+            name = self.task_groups[job_task_id] = group_id(group)
+            if name != task.group:
+                if task.group:
+                    self.group_changes[(task.job_invocation_id, task.group)] -= 1
+                self.group_changes[(task.job_invocation_id, name)] += 1
+                self.groups[name] = group
 
-    def _move_group(self, task: JobTask, group: Group) -> None:
-        if task.group:
-            self.group_changes[(task.job_invocation_id, task.group)] -= 1
-        self.group_changes[(task.job_invocation_id, group.id)] += 1
-        self.groups[group.id] = group
+    def _recount(self) -> None:
+        changes: dict[UUID, list[tuple[JobTask | None, JobTask]]] = defaultdict(list)
+        for job_task_id in self.touched_tasks:
+            task, before = self.job_tasks.get(job_task_id), self.job_tasks.before(job_task_id)
+            if task is not None and (before is None or (before.status, before.reason) != (task.status, task.reason)):
+                changes[task.job_invocation_id].append((before, task))
+        for job_invocation_id, pairs in changes.items():
+            self._put_invocation(invocations.recount(self._invocation(job_invocation_id, _EPOCH), pairs))
 
 
 _EPOCH = datetime.fromisoformat("1970-01-01T00:00:00+00:00")

@@ -5,7 +5,7 @@ It runs in the one writer thread and knows neither Kafka nor Faust.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from uuid import UUID
@@ -17,6 +17,7 @@ from chargehand_schemas.topics import TOPICS
 
 from ..core.accumulated import accumulate
 from ..core.invocation import JobInvocation, differs_at_end
+from ..core.job_task import JobTask
 from ..core.notifications import (
     ENDED,
     MAX_FAILED_HOSTS,
@@ -38,10 +39,18 @@ Place = tuple[str, int, int]
 
 
 @dataclass(frozen=True, slots=True)
-class Folded:
-    """What a transaction brought about: reports and news to be published, and what somebody must know."""
+class Touched:
+    """A job task that a group of messages was about, as it is now."""
 
-    reports: tuple[AccumulatedProgressReport, ...]
+    task: JobTask
+    position: int
+
+
+@dataclass(frozen=True, slots=True)
+class Folded:
+    """What a transaction brought about: job tasks and news to be published, and what somebody must know."""
+
+    touched: Mapping[UUID, Touched]
     news: tuple[StoredNews, ...]
     disbelieved: tuple[Disbelieved, ...]
     contradictions: tuple[UUID, ...]
@@ -75,9 +84,8 @@ class Folding:
             news = self._write(model, told, moment)
             gaps = find_gaps(store.load_positions(), read, COMPACTED)
             store.save_positions(advance(read))
-            reports = self._accumulate(model, moment)
         return Folded(
-            reports=reports,
+            touched=_touched(model, saved.positions),
             news=news,
             disbelieved=tuple(model.disbelieved),
             contradictions=tuple(model.contradictions),
@@ -111,11 +119,11 @@ class Folding:
         self._store.add_news(news)
         return tuple(news)
 
-    def _accumulate(self, model: ReadModel, moment: datetime) -> tuple[AccumulatedProgressReport, ...]:
-        """The reports of all job tasks that were touched, changed or not: what was sent before a crash may be lost."""
-        tasks = [task for key in model.touched_tasks if (task := model.job_tasks.get(key)) is not None]
-        tails = self._store.load_tails(tasks)
-        return tuple(accumulate(task, tails.get(task.job_task_id, {}), moment) for task in tasks)
+    def accumulate(self, touched: Mapping[UUID, Touched], moment: datetime) -> list[AccumulatedProgressReport]:
+        """The reports of job tasks that were touched, with the ends of their output as they are now."""
+        shown = {(key, one.task.shown) for key, one in touched.items() if one.task.streams}
+        tails = self._store.load_tails(shown)
+        return [accumulate(one.task, one.position, tails.get(key, {}), moment) for key, one in touched.items()]
 
     def pending_news(self) -> list[StoredNews]:
         """What an earlier process stored and may not have published."""
@@ -150,3 +158,13 @@ class Folding:
 
 def _stored(item: Item, key: str) -> StoredNews:
     return StoredNews(item.id, key, type_of(type(item)).family, item.model_dump_json())
+
+
+def _touched(model: ReadModel, positions: Mapping[UUID, int]) -> dict[UUID, Touched]:
+    """All that were touched, changed or not: what was sent before a crash may be lost."""
+    found: dict[UUID, Touched] = {}
+    for key in model.touched_tasks:
+        task = model.job_tasks.get(key)
+        if task is not None:
+            found[key] = Touched(task, positions.get(key, task.position))
+    return found

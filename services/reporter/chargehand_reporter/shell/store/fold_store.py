@@ -9,7 +9,7 @@ positions become visible in their order also with several instances on PostgreSQ
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime
 from secrets import token_hex
 from typing import Any, TypeVar
@@ -44,10 +44,10 @@ _ENTITIES: tuple[tuple[str, str, str, int, Callable[[Any], tuple[Any, ...]]], ..
 
 @dataclass(frozen=True, slots=True)
 class Saved:
-    """What a transaction stored: how many bytes of output, and the last position it gave."""
+    """What a transaction stored: how many bytes of output, and the positions it gave by id."""
 
     output_bytes: int
-    position: int
+    positions: Mapping[UUID, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,9 +143,9 @@ class FoldStore:
             ):
                 key = (UUID(bytes=job_task_id), attempt)
                 if proxy:
-                    reports[(*key, proxy)] = AttemptReport.model_validate_json(facts)
+                    reports[(*key, proxy)] = mapping.report_of(facts)
                 else:
-                    decisions[key] = AttemptDecision.model_validate_json(facts)
+                    decisions[key] = mapping.decision_of(facts)
         return decisions, reports
 
     def _load_streams(
@@ -174,9 +174,8 @@ class FoldStore:
     def load_waiting(self, keys: Iterable[StreamKey]) -> dict[StreamKey, Sequence[Piece]]:
         return self.output.load_waiting(keys)
 
-    def load_tails(self, tasks: Iterable[JobTask]) -> dict[UUID, dict[Stream, bytes]]:
-        """The last bytes of each stream of the attempts these job tasks show."""
-        shown = {(task.job_task_id, task.shown) for task in tasks if task.streams}
+    def load_tails(self, shown: Iterable[AttemptKey]) -> dict[UUID, dict[Stream, bytes]]:
+        """The last bytes of each stream of these attempts."""
         found: dict[UUID, dict[Stream, bytes]] = {}
         for key, state in self.output.load(shown).items():
             found.setdefault(key[0], {})[key[3]] = state.tail
@@ -197,7 +196,7 @@ class FoldStore:
     # --- saving -----------------------------------------------------------------------------------------------------
 
     def save(self, model: ReadModel) -> Saved:
-        """Store what changed. Job tasks and invocations that changed get the next positions, in `model` too."""
+        """Store what changed. Job tasks and invocations that changed get the next positions."""
         output_bytes = self.output.save(model.folded)
         if model.disowned:
             self.output.drop(model.disowned)
@@ -212,8 +211,8 @@ class FoldStore:
             self.database.execute_many(
                 "delete from attempts where job_task_id = ? and attempt = ? and proxy = ?", dropped
             )
-        rows = [(k[0].bytes, k[1], "", _sparse(v)) for k, v in model.decisions.changed().items()]
-        rows += [(k[0].bytes, k[1], k[2], _sparse(v)) for k, v in model.reports.changed().items()]
+        rows = [(k[0].bytes, k[1], "", mapping.decision_text(v)) for k, v in model.decisions.changed().items()]
+        rows += [(k[0].bytes, k[1], k[2], mapping.report_text(v)) for k, v in model.reports.changed().items()]
         if rows:
             self.database.execute_many(_PUT_ATTEMPT, rows)
 
@@ -253,21 +252,17 @@ class FoldStore:
                 rows,
             )
 
-    def _save_positioned(self, model: ReadModel) -> int:
+    def _save_positioned(self, model: ReadModel) -> dict[UUID, int]:
         tasks, invocations = model.job_tasks.changed(), model.job_invocations.changed()
         position = self._take_positions(len(tasks) + len(invocations))
-        for job_task_id, task in tasks.items():
-            position += 1
-            model.job_tasks.put(job_task_id, replace(task, position=position))
-        for job_invocation_id, invocation in invocations.items():
-            position += 1
-            model.job_invocations.put(job_invocation_id, replace(invocation, position=position))
+        positions = {key: position + n for n, key in enumerate([*tasks, *invocations], start=1)}
         if tasks:
-            self.database.execute_many(_PUT_TASK, [mapping.job_task_row(t) for t in model.job_tasks.changed().values()])
+            rows = [mapping.job_task_row(t, model.task_groups[key], positions[key]) for key, t in tasks.items()]
+            self.database.execute_many(_PUT_TASK, rows)
         if invocations:
-            rows = [mapping.job_invocation_row(i) for i in model.job_invocations.changed().values()]
+            rows = [mapping.job_invocation_row(i, positions[key]) for key, i in invocations.items()]
             self.database.execute_many(_PUT_INVOCATION, rows)
-        return position
+        return positions
 
     def _take_positions(self, count: int) -> int:
         """The position before the `count` that are taken; the row stays locked until the end of the transaction."""
@@ -309,7 +304,3 @@ class FoldStore:
             self.database.execute(
                 "insert into silences (proxy, silent_since) values (?, ?)", (proxy, mapping.micros(since))
             )
-
-
-def _sparse(facts: AttemptReport | AttemptDecision) -> str:
-    return facts.model_dump_json(exclude_defaults=True)

@@ -22,7 +22,7 @@ from pydantic_core import from_json, to_json
 from ...core.catalog import Host, Observation, Token
 from ...core.groups import Group
 from ...core.invocation import JobInvocation
-from ...core.job_task import JobTask, StreamView
+from ...core.job_task import AttemptDecision, AttemptReport, JobTask, StreamView
 from ...core.proxies import Agent
 from ...core.read_model import AgentKey, CommandOutcome, User
 from .database import Row
@@ -30,6 +30,8 @@ from .database import Row
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
 _VIEWS = TypeAdapter(dict[Stream, StreamView])
+_DECISION = TypeAdapter(AttemptDecision)
+_REPORT = TypeAdapter(AttemptReport)
 
 JOB_INVOCATION = (
     "job_invocation_id, created_at, status, definition, refusal, refused_by, detail, refused_at, start_at, due_at, total, "
@@ -81,7 +83,7 @@ def _load(text: str) -> Any:
     return from_json(text)
 
 
-def job_invocation_row(it: JobInvocation) -> tuple[Any, ...]:
+def job_invocation_row(it: JobInvocation, position: int) -> tuple[Any, ...]:
     return (
         it.job_invocation_id.bytes,
         micros(it.created_at),
@@ -102,7 +104,7 @@ def job_invocation_row(it: JobInvocation) -> tuple[Any, ...]:
         _dump(it.counts),
         _dump(it.reasons),
         _dump(it.told),
-        it.position,
+        position,
     )
 
 
@@ -130,7 +132,7 @@ def job_invocation_of(row: Row) -> JobInvocation:
     )
 
 
-def job_task_row(it: JobTask) -> tuple[Any, ...]:
+def job_task_row(it: JobTask, group: bytes, position: int) -> tuple[Any, ...]:
     return (
         it.job_task_id.bytes,
         it.job_invocation_id.bytes,
@@ -155,8 +157,8 @@ def job_task_row(it: JobTask) -> tuple[Any, ...]:
         micros(it.started_at),
         micros(it.attempt_ended_at),
         _VIEWS.dump_json(dict(it.streams)).decode() if it.streams else "",
-        it.group,
-        it.position,
+        group,
+        position,
     )
 
 
@@ -188,6 +190,22 @@ def job_task_of(row: Row) -> JobTask:
         group=row[23],
         position=row[24],
     )
+
+
+def decision_text(it: AttemptDecision) -> str:
+    return _DECISION.dump_json(it, exclude_defaults=True).decode()
+
+
+def decision_of(text: str) -> AttemptDecision:
+    return _DECISION.validate_json(text)
+
+
+def report_text(it: AttemptReport) -> str:
+    return _REPORT.dump_json(it, exclude_defaults=True).decode()
+
+
+def report_of(text: str) -> AttemptReport:
+    return _REPORT.validate_json(text)
 
 
 def group_values(group: Group) -> tuple[Any, ...]:

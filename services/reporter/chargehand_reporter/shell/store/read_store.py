@@ -151,8 +151,8 @@ class ReadStore:
             "attempt, proxy, facts", "attempts where job_task_id = ? order by attempt desc, proxy limit ?",
             job_task_id.bytes, limit,
         )  # fmt: skip
-        decisions = {row[0]: AttemptDecision.model_validate_json(row[2]) for row in rows if not row[1]}
-        reports = {(row[0], row[1]): AttemptReport.model_validate_json(row[2]) for row in rows if row[1]}
+        decisions = {row[0]: mapping.decision_of(row[2]) for row in rows if not row[1]}
+        reports = {(row[0], row[1]): mapping.report_of(row[2]) for row in rows if row[1]}
         return [(n, decisions[n], reports.get((n, decisions[n].proxy))) for n in sorted(decisions)]
 
     def attempt(self, job_task_id: UUID, attempt: int) -> Attempt | None:
@@ -163,9 +163,9 @@ class ReadStore:
         facts: dict[str, str] = {row[0]: row[1] for row in rows}
         if "" not in facts:
             return None
-        decision = AttemptDecision.model_validate_json(facts[""])
+        decision = mapping.decision_of(facts[""])
         told = facts.get(decision.proxy) if decision.proxy else None
-        return attempt, decision, None if told is None else AttemptReport.model_validate_json(told)
+        return attempt, decision, None if told is None else mapping.report_of(told)
 
     def groups(self, job_invocation_id: UUID, limit: int, names: int = MAX_NAMES) -> list[OutputGroup]:
         """Groups of equal ends, failures first, then the largest."""
