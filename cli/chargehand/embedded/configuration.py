@@ -10,8 +10,9 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 DATA = "data"
-FORMING = "data.forming"
-"""Where the data directory is formatted before it gets its name: a format that was cut short leaves no `data`."""
+FORMING = "data.forming-"
+"""How the name begins under which a data directory is formatted before it gets its own: a format that was cut short leaves no
+`data`, and one that still runs, because its starter was killed a moment ago, another name than the next."""
 
 BROKER = "broker"
 """The account of the broker itself (it speaks to its own controller)."""

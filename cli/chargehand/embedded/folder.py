@@ -82,11 +82,14 @@ class BrokerFolder:
     def is_formatted(self) -> bool:
         return (self.root / DATA).exists()
 
-    def begin_format(self) -> None:
-        shutil.rmtree(self.root / FORMING, ignore_errors=True)
+    def begin_format(self) -> str:
+        """The name of a directory to format; what earlier ones left is removed."""
+        for path in self.root.glob(f"{FORMING}*"):
+            shutil.rmtree(path, ignore_errors=True)
+        return f"{FORMING}{secrets.token_hex(4)}"
 
-    def finish_format(self) -> None:
-        (self.root / FORMING).rename(self.root / DATA)
+    def finish_format(self, formed: str) -> None:
+        (self.root / formed).rename(self.root / DATA)
 
     def clear_scratch(self) -> None:
         """Remove the native libraries that a killed broker had unpacked."""

@@ -16,15 +16,15 @@ from __future__ import annotations
 import asyncio
 import os
 import secrets
-import subprocess
 from base64 import urlsafe_b64encode
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 
-from .configuration import BROKER, DATA, FORMING, LOGGING, format_arguments, java_options, server_properties
+from .configuration import BROKER, DATA, LOGGING, format_arguments, java_options, server_properties
 from .errors import LauncherError
-from .folder import BrokerFolder, Installation, Running, last_lines
+from .folder import BrokerFolder, Installation, Running
 from .jars import kafka_jars
 from .java import Java, find_java
 from .ports import Ports, choose_ports
@@ -34,7 +34,7 @@ from .settings import LauncherSettings
 OWNER = "chargehand"
 """The account that may do everything."""
 
-_FORMAT_WITHIN_S = 60
+_FORMAT_WITHIN = timedelta(seconds=60)
 _PORT_TRIES = 3
 _LOOK_AGAIN_S = 0.02
 _SMALLEST_HEAP_MIB = 128
@@ -88,11 +88,7 @@ class EmbeddedKafka:
         message went through a group. LauncherError when it cannot be had."""
         self._folder.make()
         with self._folder.only_starter(self._report):
-            found = self._folder.running()
-            if found is not None and found.broker.is_running():
-                self._take_over(found)
-                self._await_ready()
-            else:
+            if not self._found():
                 self._start_anew()
         return self.address()
 
@@ -116,6 +112,21 @@ class EmbeddedKafka:
         return KafkaAddress(f"127.0.0.1:{self._running.ports.broker}", account, self._folder.password_file(account))
 
     # -- whose it is
+
+    def _found(self) -> bool:
+        """Whether a broker runs here already, and works. One that ends while we look, as one whose starter was killed a
+        moment ago does, was not found."""
+        running = self._folder.running()
+        if running is None or not running.broker.is_running():
+            return False
+        self._take_over(running)
+        try:
+            self._await_ready()
+        except LauncherError:
+            if self.is_alive():
+                raise
+            return False
+        return True
 
     def _take_over(self, found: Running) -> None:
         is_ours_already = self._is_mine and self._running == found
@@ -157,38 +168,24 @@ class EmbeddedKafka:
         self._folder.write(name, properties)
 
     def _format(self, java: Java, installation: Installation) -> None:
-        self._folder.begin_format()
-        self._configure("format.properties", installation.ports, FORMING)
+        forming = self._folder.begin_format()
+        self._configure("format.properties", installation.ports, forming)
         passwords = {account: self._folder.make_password(account) for account in self._accounts}
-        self._folder.write(
-            "format.arguments", format_arguments(installation.cluster_id, "format.properties", passwords)
-        )
+        arguments = format_arguments(installation.cluster_id, "format.properties", passwords)
+        self._folder.write("format.arguments", arguments)
         try:
-            self._run_storage_tool(java)
+            exit_status = self._spawn(java, "kafka.tools.StorageTool", "@format.arguments").wait(_FORMAT_WITHIN)
         finally:
             self._folder.remove("format.arguments")
             self._folder.remove("format.properties")
-        self._folder.save_installation(installation)
-        self._folder.finish_format()
-
-    def _run_storage_tool(self, java: Java) -> None:
-        answer = subprocess.run(
-            [java.command, "@java.options", "kafka.tools.StorageTool", "@format.arguments"],
-            cwd=self._folder.root,
-            env=_ENVIRONMENT,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            errors="replace",
-            timeout=_FORMAT_WITHIN_S,
-            check=False,
-        )
-        if answer.returncode != 0:
+        if exit_status != 0:
             raise LauncherError(
                 "Kafka could not format its data directory.",
-                why=last_lines(answer.stdout + answer.stderr),
+                why=self._folder.last_words(),
                 do=f"see whether {self._folder.root} can be written and has room (Java: {java.command}, {java.major}).",
             )
+        self._folder.save_installation(installation)
+        self._folder.finish_format(forming)
 
     def _run_on_free_ports(self, java: Java, installation: Installation) -> None:
         ports = installation.ports
@@ -213,7 +210,7 @@ class EmbeddedKafka:
     def _run(self, java: Java, ports: Ports) -> bool:
         """Start it and wait until it works; False when someone else took a port first."""
         self._configure("server.properties", ports, DATA)
-        self._process = self._spawn(java)
+        self._process = self._spawn(java, "kafka.Kafka", "server.properties")
         broker = mark_of(self._process.pid)
         if broker is None:
             raise self._ended_early()
@@ -227,8 +224,8 @@ class EmbeddedKafka:
             raise
         return True
 
-    def _spawn(self, java: Java) -> BoundProcess:
-        argv = [str(java.command), "@java.options", "kafka.Kafka", "server.properties"]
+    def _spawn(self, java: Java, *program: str) -> BoundProcess:
+        argv = [str(java.command), "@java.options", *program]
         console = self._folder.console
         try:
             return BoundProcess(argv, directory=self._folder.root, environment=_ENVIRONMENT, output=console)

@@ -89,6 +89,12 @@ class BoundProcess:
         """None while it runs; negative: the signal that ended it."""
         return self._child.poll()
 
+    def wait(self, within: timedelta) -> int:
+        """Its exit status once it has ended; it is killed when it has not by then."""
+        self._thread.join(within.total_seconds())
+        self.stop(timedelta())
+        return self._child.returncode
+
     def stop(self, within: timedelta, asked_by: signal.Signals = signal.SIGTERM) -> None:
         """Ask it to end, kill it when it has not by then, and wait until it is gone."""
         self._child.send_signal(asked_by)

@@ -30,7 +30,7 @@ from aiokafka.errors import (
 from .errors import FatalFailure, TransientFailure
 
 CHECK_TOPIC = "chargehand-launcher-check"
-"""Topic and group of the check message; outside our own prefix, so that no list of our topics has it."""
+"""Topic of the check message; outside our own prefix, so that no list of our topics has it."""
 
 _TRY_AGAIN_S = 0.05
 _ONE_TRY_MS = 10_000
@@ -124,11 +124,14 @@ def _raise_first(codes: Iterable[int]) -> None:
 
 
 async def _send_through_group(arguments: dict[str, Any]) -> None:
-    sent = uuid4().bytes
+    check = uuid4()
+    # A group of its own for each check: members of one that was cut short would be waited for. Without a committed offset
+    # Kafka forgets it soon.
+    group = f"{CHECK_TOPIC}-{check}"
     producer = AIOKafkaProducer(acks="all", retry_backoff_ms=20, request_timeout_ms=_ONE_TRY_MS, **arguments)
     consumer = AIOKafkaConsumer(
         CHECK_TOPIC,
-        group_id=CHECK_TOPIC,
+        group_id=group,
         auto_offset_reset="earliest",
         enable_auto_commit=False,
         retry_backoff_ms=20,
@@ -140,8 +143,8 @@ async def _send_through_group(arguments: dict[str, Any]) -> None:
     async with contextlib.AsyncExitStack() as stack:
         for client in (producer, consumer):
             await _start(client, stack)
-        await _within_one_try(producer.send_and_wait(CHECK_TOPIC, sent))
-        await _within_one_try(_read_until(consumer, sent))
+        await _within_one_try(producer.send_and_wait(CHECK_TOPIC, check.bytes))
+        await _within_one_try(_read_until(consumer, check.bytes))
 
 
 async def _start(client: AIOKafkaProducer | AIOKafkaConsumer, stack: contextlib.AsyncExitStack) -> None:
@@ -152,7 +155,6 @@ async def _start(client: AIOKafkaProducer | AIOKafkaConsumer, stack: contextlib.
 async def _read_until(consumer: AIOKafkaConsumer, sent: bytes) -> None:
     async for record in consumer:
         if record.value == sent:
-            await consumer.commit()
             return
 
 

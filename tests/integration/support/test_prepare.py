@@ -18,7 +18,7 @@ TESTS = Path(__file__).parents[2]
 def test_a_prepared_machine_is_left_alone(kafka_home: Path) -> None:
     run = subprocess.run(
         [sys.executable, "-m", "support.prepare"],
-        env=os.environ | {"PYTHONPATH": str(TESTS)},
+        env=os.environ | {"PYTHONPATH": os.pathsep.join([str(TESTS), os.environ.get("PYTHONPATH", "")])},
         capture_output=True,
         text=True,
         timeout=60,
