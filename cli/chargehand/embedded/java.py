@@ -60,7 +60,7 @@ def _ask_version(command: Path) -> int | None:
     # macOS has a /usr/bin/java that only says that there is no Java; so the answer is read, not the exit status.
     try:
         answer = subprocess.run(
-            [command, "-version"],
+            [command, "-XX:-UsePerfData", "-version"],  # leaves nothing in /tmp
             capture_output=True,
             text=True,
             errors="replace",
