@@ -1,17 +1,20 @@
-"""Writes the reference pages that follow from code: settings, topics, metrics. `--check` only says what is out of date.
+"""Writes what follows from code: commands, settings, topics, metrics, the requirements that tests show. `--check` only says what is stale.
 
 Owns the form of these pages; every word in them stands in the code they come from.
 """
 
 from __future__ import annotations
 
+import inspect
+import re
 import sys
 from collections.abc import Iterable, Iterator
 from datetime import timedelta
 from importlib import import_module
-from inspect import getdoc
 from pathlib import Path
 
+import click
+from chargehand.main import cli
 from chargehand_chassis.metrics import REGISTRY
 from chargehand_schemas.registry import MESSAGE_TYPES
 from chargehand_schemas.topics import TOPICS, WEEK_MS, Topic
@@ -19,7 +22,10 @@ from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 from pydantic_settings import BaseSettings
 
-REFERENCE = Path(__file__).parent / "reference"
+ROOT = Path(__file__).resolve().parents[1]
+REFERENCE = ROOT / "docs" / "reference"
+REQUIREMENTS = ROOT / "docs" / "requirements.md"
+NOT_YET = "not yet"
 PACKAGES = (
     "chargehand_chassis",
     "chargehand_planner",
@@ -95,13 +101,85 @@ def metrics_page() -> str:
     return f"{head}\n{_table(('metric', 'type', 'meaning'), rows)}"
 
 
+def commands_page() -> str:
+    """Every command with its arguments and options, those that all have listed once."""
+    parts = [f"# Commands\n\n{_GENERATED}\n{cli.epilog}\n", "## Options of every command\n"]
+    shared = [option for option in cli.params if isinstance(option, click.Option)]
+    parts.append(_table(("option", "meaning"), map(_option_row, shared)))
+    names = {option.name for option in shared}
+    for path, command in commands(cli, ("chargehand",)):
+        usage = " ".join((*path, *command.collect_usage_pieces(click.Context(command))))
+        parts.append(f"## {' '.join(path[1:])}\n\n```text\n{usage}\n```\n\n{inspect.cleandoc(command.help or '')}\n")
+        own = [option for option in command.params if isinstance(option, click.Option) and option.name not in names]
+        if own:
+            parts.append(_table(("option", "meaning"), map(_option_row, own)))
+    return "\n".join(parts)
+
+
+def commands(group: click.Group, path: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], click.Command]]:
+    """Every command below a group with its path, in the order in which help lists them."""
+    context = click.Context(group)
+    for name in group.list_commands(context):
+        command = group.get_command(context, name)
+        if isinstance(command, click.Group):
+            yield from commands(command, (*path, name))
+        elif command is not None and not command.hidden:
+            yield (*path, name), command
+
+
+def _option_row(option: click.Option) -> tuple[str, str]:
+    record = option.get_help_record(click.Context(click.Command("")))
+    names, meaning = record or ("", "")
+    return f"`{names}`", meaning
+
+
+def rows_shown() -> dict[str, list[Path]]:
+    """For each requirement that a test under tests/end_to_end names, the files of these tests."""
+    shown: dict[str, list[Path]] = {}
+    for path in sorted((ROOT / "tests" / "end_to_end").rglob("test_*.py")):
+        for row in sorted(set(re.findall(r"\bS\d{1,3}\b", path.read_text(encoding="utf-8")))):
+            shown.setdefault(row, []).append(path)
+    return shown
+
+
+def requirements_page(text: str) -> str:
+    """The page with its last column filled in."""
+
+    def filled(match: re.Match[str]) -> str:
+        tests = [f"[{path.name}](../{path.relative_to(ROOT)})" for path in rows_shown().get(match["row"], [])]
+        return f"{match['kept']} {', '.join(tests) or NOT_YET} |"
+
+    return re.sub(r"^(?P<kept>\| (?P<row>S\d+) \| [^|]+ \|) [^|]* \|$", filled, text, flags=re.MULTILINE)
+
+
+def readme_page(text: str) -> str:
+    """The README with its table of what works."""
+    rows: list[tuple[str, str, str]] = []
+    for area, body in re.findall(r"^## (.+?)\n(.*?)(?=^## |\Z)", _read(REQUIREMENTS), flags=re.MULTILINE | re.DOTALL):
+        found = re.findall(r"^\| (S\d+) \|", body, flags=re.MULTILINE)
+        for status, is_shown in (("works", True), (NOT_YET, False)):
+            these = [row for row in found if (row in rows_shown()) is is_shown]
+            if these:
+                rows.append((", ".join(these), status, area))
+    begin, end = (f"<!-- {word} -->\n" for word in ("rows: written by make docs", "end of rows"))
+    head, _, rest = text.partition(begin)
+    return f"{head}{begin}{_table(('rows', 'status', 'about'), rows)}{end}{rest.partition(end)[2]}"
+
+
 def pages() -> dict[Path, str]:
     """Each generated page and what it should hold."""
     return {
+        ROOT / "README.md": readme_page(_read(ROOT / "README.md")),
+        REQUIREMENTS: requirements_page(_read(REQUIREMENTS)),
+        REFERENCE / "commands.md": commands_page(),
         REFERENCE / "settings.md": settings_page(),
         REFERENCE / "topics.md": topics_page(),
         REFERENCE / "metrics.md": metrics_page(),
     }
+
+
+def _read(path: Path) -> str:
+    return path.read_text(encoding="utf-8")
 
 
 def _variable(cls: type[BaseSettings], field: str) -> str:
@@ -129,7 +207,7 @@ def _kept(topic: Topic) -> str:
 
 
 def _summary(cls: type) -> str:
-    words = (getdoc(cls) or "").split("\n\n")[0].split()
+    words = (inspect.getdoc(cls) or "").split("\n\n")[0].split()
     return " ".join(words) if "__doc__" in vars(cls) and vars(cls)["__doc__"] else ""
 
 
@@ -140,14 +218,14 @@ def _table(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
 
 def main(arguments: list[str]) -> int:
     """Write the pages, or with `--check` name those that are out of date (status 1)."""
-    stale = [path for path, text in pages().items() if not path.exists() or path.read_text(encoding="utf-8") != text]
+    stale = [path for path, text in pages().items() if not path.exists() or _read(path) != text]
     if "--check" in arguments:
         for path in stale:
-            print(f"{path.relative_to(REFERENCE.parent.parent)} is out of date: run `make docs`", file=sys.stderr)
+            print(f"{path.relative_to(ROOT)} is out of date: run `make docs`", file=sys.stderr)
         return 1 if stale else 0
     for path in stale:
         path.write_text(pages()[path], encoding="utf-8")
-        print(f"wrote {path.relative_to(REFERENCE.parent.parent)}")
+        print(f"wrote {path.relative_to(ROOT)}")
     return 0
 
 

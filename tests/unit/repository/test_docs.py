@@ -18,7 +18,6 @@ RULES = {
     *("REST", "RET", "CLK", "CHK", "TRY", "PICK", "RANGE", "OUTORD", "SOLO", "JID", "ONE"),
     *("ATTID", "SEQ", "ASK", "REOPEN", "PRESS", "KEY"),
 }
-NOT_YET = "not yet"
 
 
 def text(path: Path) -> str:
@@ -29,44 +28,19 @@ def pages() -> list[Path]:
     return [*sorted(DOCS.rglob("*.md")), *sorted(ROOT.glob("*.md"))]
 
 
-def requirement_rows() -> list[tuple[str, str]]:
-    """(row, what shows it) as the table says."""
-    return re.findall(r"^\| (S\d+) \| [^|]+ \| ([^|]+) \|$", text(DOCS / "requirements.md"), flags=re.MULTILINE)
-
-
-def rows_named_by_tests() -> dict[str, set[str]]:
-    """For each row the end-to-end test files that name it."""
-    named: dict[str, set[str]] = {}
-    for path in sorted((ROOT / "tests" / "end_to_end").glob("**/test_*.py")):
-        for row in set(re.findall(r"\bS\d{1,3}\b", text(path))) & ROWS:
-            named.setdefault(row, set()).add(path.name)
-    return named
-
-
 def test_every_row_stands_once() -> None:
-    listed = [row for row, _ in requirement_rows()]
+    listed = re.findall(r"^\| (S\d+) \| [^|]+ \| [^|]+ \|$", text(DOCS / "requirements.md"), flags=re.MULTILINE)
     assert sorted(listed) == sorted(ROWS)
 
 
-def test_a_row_names_the_tests_that_show_it_and_no_others() -> None:
-    named = rows_named_by_tests()
-    claimed = {
-        row: set() if shown_by == NOT_YET else set(re.findall(r"test_\w+\.py", shown_by))
-        for row, shown_by in requirement_rows()
-    }
-    assert claimed == {row: named.get(row, set()) for row in claimed}
+def test_the_readme_says_of_every_row_whether_it_works() -> None:
+    lines = re.findall(r"^\| (S\d.*) \| (works|not yet) \| ", text(ROOT / "README.md"), flags=re.MULTILINE)
+    works = {row: status == "works" for rows, status in lines for row in rows.split(", ")}
+    assert works == {row: row in generate.rows_shown() for row in ROWS}
 
 
-def test_the_readme_says_of_each_row_what_the_requirements_say() -> None:
-    readme = text(ROOT / "README.md")
-    table = {
-        row: cells[1].strip()
-        for line in readme.splitlines()
-        if (cells := line.strip("|").split("|")) and len(cells) >= 2
-        for row in re.findall(r"\bS\d{1,3}\b", cells[0])
-    }
-    shown = {row: "works" for row, shown_by in requirement_rows() if shown_by != NOT_YET}
-    assert table == {row: shown.get(row, NOT_YET) for row in ROWS}
+def test_end_to_end_tests_name_only_rows_that_exist() -> None:
+    assert set(generate.rows_shown()) - ROWS == set()
 
 
 def test_every_rule_of_the_protocol_stands_once() -> None:
