@@ -63,6 +63,11 @@ def evolve(key: Key | None, append: Append) -> Key | None:
             return key
 
 
+def marked(key: Key, *, is_used: bool, is_revoked: bool) -> Key:
+    """The key with what became of it since it was enrolled or issued."""
+    return replace(key, is_used=is_used, is_revoked=is_revoked)
+
+
 def _enrolled(event: KeyEnrolled, version: int) -> Key:
     return Key(
         event.kid,

@@ -76,20 +76,21 @@ def _ended_children() -> socket.socket:
 
 
 def _obey(control: socket.socket, children: set[int]) -> bool:
+    message: bytes
     message, descriptors, _, _ = socket.recv_fds(control, 16, 1)
     if message == FORK and descriptors:
         children.add(_fork(control, descriptors[0]))
     elif len(message) == PID.size:
         order, pid = PID.unpack(message)
         _order(order, pid, children)
-    return len(message) > 0
+    return bool(message)
 
 
 def _leave_network() -> bool:
     """Whether this process and its children are without network from now on."""
     libc = ctypes.CDLL(None, use_errno=True)
     libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
-    return libc.unshare(_NEW_NET) == 0 or libc.unshare(_NEW_USER | _NEW_NET) == 0
+    return any(libc.unshare(spaces) == 0 for spaces in (_NEW_NET, _NEW_USER | _NEW_NET))
 
 
 def _reap(children: set[int]) -> None:
