@@ -93,7 +93,7 @@ def _invoke(asked: Asked, template: str, inputs: dict[str, str], secrets: dict[s
             expect_hosts=options["expect_hosts"],
         )
         request = _request(template, inputs, secrets, {**options, "targeting": chosen, "expect_hosts": expected})
-        invocation = _ask(asked, request)
+        invocation = asked.client.invoke(request)
     if options["is_async"]:
         return _print_accepted(asked, invocation)
     return _watch(asked, invocation, options["timeout"], options["lines"], options["is_raw"])
@@ -126,20 +126,6 @@ def _request(
             why=f"{'.'.join(map(str, row['loc']))}: {row['msg']}.",
             do="mend that, and try again.",
         ) from error
-
-
-def _ask(asked: Asked, request: JobInvocationRequest) -> JobInvocationDocument:
-    """Invoke it; for a host that does not exist the refusal names those that are spelt alike."""
-    from ..client.errors import Refused
-    from .frame import command_error
-    from .targets import suggest
-
-    try:
-        return asked.client.invoke(request)
-    except Refused as refused:
-        error = command_error(asked, refused)
-        close = suggest(asked.client, request) if refused.code == "no_such_host" else ""
-        raise CommandError(error.what, why=error.why, do=close or error.do, status=error.status) from refused
 
 
 def _print_accepted(asked: Asked, invocation: JobInvocationDocument) -> int:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from importlib import import_module
 
 import click
@@ -21,7 +23,8 @@ _DOORS = {
 
 @click.command(cls=Command)
 @click.argument("service", type=click.Choice(list(_DOORS)))
-def run(service: str) -> int:
+@click.option("--late-settings", is_flag=True, hidden=True, help="Take further settings from standard input, up to a dot.")
+def run(service: str, late_settings: bool) -> int:
     """Run one service in the foreground.
 
     Its settings are environment variables that begin with CHARGEHAND_; the reference lists them.
@@ -36,5 +39,17 @@ def run(service: str) -> int:
             do=f"install chargehand[{extra}].",
             status=ExitStatus.UNREACHABLE,
         ) from error
+    if late_settings and not _take_settings():
+        return ExitStatus.SUCCEEDED
     status: int = door.main()
     return status
+
+
+def _take_settings() -> bool:
+    """NAME=VALUE lines into the environment; whether the dot came that ends them. Without it whoever started us is gone."""
+    for line in sys.stdin:
+        name, sign, value = line.rstrip("\n").partition("=")
+        if name == "." and not sign:
+            return True
+        os.environ[name] = value
+    return False

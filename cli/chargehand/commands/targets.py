@@ -7,13 +7,11 @@ be said beforehand. What was confirmed is what the planner enforces.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from difflib import get_close_matches
 from enum import Enum
 from typing import TYPE_CHECKING
 from uuid import UUID
 
 import click
-from chargehand_schemas.api import JobInvocationRequest
 from chargehand_schemas.commands import Targeting
 
 from ..errors import CommandError
@@ -93,14 +91,6 @@ def _some_names(client: Client, chosen: Targeting) -> list[str]:
     if chosen.all:
         return [visible(document.host.name) for document in client.hosts(limit=_NAMED)]
     return [visible(name) for name in (*chosen.host_names, *map(str, chosen.host_ids))][:_NAMED]
-
-
-def suggest(client: Client, request: JobInvocationRequest) -> str:
-    """Host names close to those that do not exist; "" if none is."""
-    known = [document.host.name for document in client.hosts(limit=5000)]
-    missing = [name for name in request.targeting.host_names if name not in set(known)]
-    close = [match for name in missing[:3] for match in get_close_matches(name, known, n=2, cutoff=0.6)]
-    return f"did you mean {' or '.join(map(visible, dict.fromkeys(close)))}?" if close else ""
 
 
 def _as_id(name: str) -> UUID | None:

@@ -9,7 +9,7 @@ import asyncio
 import os
 import signal
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -38,13 +38,23 @@ class Program:
     health_port: int = 0
 
 
+Late = Callable[[], Awaitable[Mapping[str, str]]]
+
+
 class Child:
     """A program kept running. `tell(text, is_grave)` is told what happens; grave things are for the person at the terminal."""
 
     def __init__(
-        self, program: Program, tell: Callable[[str, bool], None], changed: Callable[[], None] = lambda: None
+        self,
+        program: Program,
+        tell: Callable[[str, bool], None],
+        changed: Callable[[], None] = lambda: None,
+        late: Late | None = None,
     ) -> None:
+        """`late` gives settings that are not known yet when the program is started; it waits for them on its standard
+        input, and imports what it needs meanwhile."""
         self.program = program
+        self._late = late
         self.ready = asyncio.Event()
         self.gave_up = asyncio.Event()
         self._tell = tell
@@ -130,7 +140,7 @@ class Child:
             # A session of its own: Ctrl-C at our terminal is for us, and we stop our children in order.
             return await asyncio.create_subprocess_exec(
                 *self.program.argv,
-                stdin=asyncio.subprocess.DEVNULL,
+                stdin=asyncio.subprocess.DEVNULL if self._late is None else asyncio.subprocess.PIPE,
                 stdout=log,
                 stderr=log,
                 env=environment,
@@ -141,6 +151,7 @@ class Child:
 
     async def _watch(self, process: asyncio.subprocess.Process) -> None:
         """Until it is ready, and then that it answers at all: a process that is stuck as a whole cannot end itself."""
+        await self._tell_settings(process)
         if self._port:
             await until_ready(self._port)
         self.ready.set()
@@ -152,6 +163,13 @@ class Child:
                 self._tell(f"{self.program.name} does not answer any more and is killed", True)
                 _signal(process, signal.SIGKILL)
                 return
+
+    async def _tell_settings(self, process: asyncio.subprocess.Process) -> None:
+        if self._late is None or process.stdin is None:
+            return
+        settings = await self._late()
+        process.stdin.write("".join(f"{name}={value}\n" for name, value in settings.items()).encode() + b".\n")
+        process.stdin.close()
 
     async def _pause(self, status: int) -> None:
         moment = time.monotonic()

@@ -31,15 +31,16 @@ _NOT_PASSED = frozenset(
 
 
 def service_programs(
-    data: DataDirectory, kafka: KafkaAddress, http_port: int, environment: Mapping[str, str] = os.environ
+    data: DataDirectory, http_port: int, environment: Mapping[str, str] = os.environ
 ) -> list[Program]:
-    """Every service of this installation, each with a health port of its own."""
+    """Every service of this installation, each with a health port of its own. Where Kafka is they are told late: they are
+    started together with it."""
     given = _read_settings(data)
     unknown = sorted(set(given) - set(SERVICES))
     if unknown:
         raise _unreadable(data, f"[{unknown[0]}] is no service; there are {', '.join(SERVICES)}")
     return [
-        _program(name, data, kafka, http_port, {**inherited(environment), **given.get(name, {})}, port)
+        _program(name, data, http_port, {**inherited(environment), **given.get(name, {})}, port)
         for name, port in zip(SERVICES, any_free(len(SERVICES)), strict=True)
     ]
 
@@ -53,14 +54,21 @@ def inherited(environment: Mapping[str, str]) -> dict[str, str]:
     }
 
 
-def _program(
-    name: str, data: DataDirectory, kafka: KafkaAddress, http_port: int, given: Mapping[str, str], health_port: int
-) -> Program:
-    settings = {**_common(data, kafka), **_own(name, data, http_port)}
+def kafka_environment(kafka: KafkaAddress) -> dict[str, str]:
+    """Where Kafka is and as whom to come."""
+    return {
+        "CHARGEHAND_KAFKA_BOOTSTRAP": kafka.bootstrap,
+        "CHARGEHAND_KAFKA_USERNAME": kafka.username,
+        "CHARGEHAND_KAFKA_PASSWORD_FILE": str(kafka.password_file),
+    }
+
+
+def _program(name: str, data: DataDirectory, http_port: int, given: Mapping[str, str], health_port: int) -> Program:
+    settings = {**_common(data), **_own(name, data, http_port)}
     address = f"http://{LOOPBACK}:{http_port}" if name == "gateway" else ""
     return Program(
         name=name,
-        argv=(sys.executable, "-m", "chargehand", "run", name),
+        argv=(sys.executable, "-m", "chargehand", "run", name, "--late-settings"),
         environment={"CHARGEHAND_STOP_WITHIN": "PT8S", **given, **{f"CHARGEHAND_{n}": v for n, v in settings.items()}},
         log=data.log_of(name),
         address=address,
@@ -68,11 +76,8 @@ def _program(
     )
 
 
-def _common(data: DataDirectory, kafka: KafkaAddress) -> dict[str, str]:
+def _common(data: DataDirectory) -> dict[str, str]:
     return {
-        "KAFKA_BOOTSTRAP": kafka.bootstrap,
-        "KAFKA_USERNAME": kafka.username,
-        "KAFKA_PASSWORD_FILE": str(kafka.password_file),
         "PLANNER_KEY_FILE": str(data.planner_key),
         "PARENT_PID": str(os.getpid()),
     }
@@ -100,7 +105,6 @@ def _own(name: str, data: DataDirectory, http_port: int) -> dict[str, str]:
                 "KEY_FILE": str(data.key_of("gateway")),
                 "HTTP_HOST": LOOPBACK,
                 "HTTP_PORT": str(http_port),
-                "INSTALLATION": data.installation(),
             }
         case _:
             return {"DATA": str(data.root / name), "KEY_FILE": str(data.key_of(name))}

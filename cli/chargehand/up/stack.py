@@ -18,12 +18,12 @@ from ..embedded.errors import LauncherError
 from ..embedded.kafka import EmbeddedKafka, KafkaAddress
 from ..embedded.processes import end, mark_of, own_mark
 from ..errors import CommandError, ExitStatus
-from .child import STOP_WITHIN_S, Child, Program
+from .child import STOP_WITHIN_S, Child, Late, Program
 from .credentials import make_keys, make_token
 from .layout import LOCAL_PROXY, DataDirectory
 from .logs import last_lines, turn_over
 from .ports import LOOPBACK, first_free
-from .programs import service_programs
+from .programs import kafka_environment, service_programs
 from .state import ChildState, Lock, UpState, forget_state, load_state, save_state
 
 READY_WITHIN_S = 120.0
@@ -48,6 +48,7 @@ class Stack:
         self._server = ""
         self._address: KafkaAddress | None = None
         self._tasks: list[asyncio.Task[None]] = []
+        self._has_topics = asyncio.Event()
         self._kafka_starting: asyncio.Future[KafkaAddress] | None = None
         self.is_first = False
 
@@ -120,10 +121,11 @@ class Stack:
         self._server = f"http://{LOOPBACK}:{port}"
         make_token(self._data, self._server)
         self._save()
+        for program in service_programs(self._data, port):
+            self._child(program, self._late_settings).start()
         await self._start_kafka()
         await self._make_topics(self.kafka)
-        for program in service_programs(self._data, self.kafka, port):
-            self._child(program).start()
+        self._has_topics.set()
         self._tasks = [
             asyncio.create_task(self._keep_kafka(), name="keeps Kafka running"),
             asyncio.create_task(self._keep_logs(), name="turns logs over"),
@@ -149,8 +151,13 @@ class Stack:
         )
         await ensure_topics(settings, [LOCAL_PROXY])
 
-    def _child(self, program: Program) -> Child:
-        child = Child(program, self._tell, self._save)
+    async def _late_settings(self) -> dict[str, str]:
+        """Where Kafka is: known when it runs. Services are started before that, and import meanwhile."""
+        await self._has_topics.wait()
+        return kafka_environment(self.kafka)
+
+    def _child(self, program: Program, late: Late | None = None) -> Child:
+        child = Child(program, self._tell, self._save, late)
         self._children.append(child)
         return child
 

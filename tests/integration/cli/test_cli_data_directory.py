@@ -95,34 +95,27 @@ def test_what_runs_is_read_back_and_a_damaged_file_is_nothing(data: DataDirector
 
 
 def test_services_are_told_nothing_secret_and_nothing_of_the_clients(data: DataDirectory) -> None:
-    from chargehand.embedded.kafka import KafkaAddress
-
     make_keys(data)
     token = make_token(data, "http://a")
     environment = {**os.environ, "CHARGEHAND_TOKEN": "t0ken", "AWS_SECRET_ACCESS_KEY": "s3cret", "CHARGEHAND_LOG_LEVEL": "debug"}
-    password = data.root / "password"
-    password.write_text("kafka-password")
-    programs = service_programs(data, KafkaAddress("127.0.0.1:1", "chargehand", password), 8757, environment)
+    programs = service_programs(data, 8757, environment)
     assert [program.name for program in programs] == ["planner", "dispatcher", "proxy-agent", "reporter", "gateway"]
     for program in programs:
         told = "\n".join([*program.argv, *program.environment.values()])
-        assert not any(secret in told for secret in (token, "t0ken", "s3cret", "kafka-password"))
+        assert not any(secret in told for secret in (token, "t0ken", "s3cret"))
         assert program.environment["CHARGEHAND_LOG_LEVEL"] == "debug"
         assert program.environment["CHARGEHAND_PARENT_PID"] == str(os.getpid())
     assert len({program.health_port for program in programs}) == 5
 
 
 def test_settings_of_one_service_stand_in_a_file(data: DataDirectory) -> None:
-    from chargehand.embedded.kafka import KafkaAddress
-
     data.settings.write_text('[dispatcher]\nfault_point = "after_claim"\nlog_level = "debug"\n')
-    address = KafkaAddress("127.0.0.1:1", "chargehand", data.root / "password")
-    by_name = {program.name: program for program in service_programs(data, address, 8757, {"PATH": "/bin"})}
+    by_name = {program.name: program for program in service_programs(data, 8757, {"PATH": "/bin"})}
     assert by_name["dispatcher"].environment["CHARGEHAND_FAULT_POINT"] == "after_claim"
     assert "CHARGEHAND_FAULT_POINT" not in by_name["planner"].environment
     data.settings.write_text("[dispatchr]\n")
     with pytest.raises(CommandError) as caught:
-        service_programs(data, address, 8757, {})
+        service_programs(data, 8757, {})
     assert "[dispatchr] is no service" in caught.value.why
     assert caught.value.status is ExitStatus.REFUSED
 
