@@ -42,6 +42,8 @@ class METRICS:
     output_bytes = _counter("output_bytes_total", "Bytes of host output stored.")
     clock_offset = _gauge("clock_offset_seconds", "This clock minus the broker's.")
     connections_open = _gauge("connections_open", "Open connections to hosts.")
+    commands = _counter("commands_total", "Commands decided.", ("type", "decision"))
+    bindings = _counter("bindings_total", "Decisions of the binder, by what was decided.", ("kind",))
     renders = _counter("renders_total", "Scripts rendered.", ("outcome",))
     http_requests = _counter("http_requests_total", "HTTP requests answered.", ("route", "status"))
     streams_open = _gauge("event_streams_open", "Open event streams.")

@@ -1,0 +1,117 @@
+"""The relay: publishes what the store holds, in order, and notes it when it is acknowledged.
+
+Owns the single-relay lock and the pace: woken by each commit, looking by itself only as a fallback, so that an idle planner is idle.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from datetime import timedelta
+
+import structlog
+from chargehand_chassis.errors import PublishFailed, TransientFailure
+from chargehand_chassis.faults import FaultPoints
+from chargehand_chassis.kafka import Publisher
+from chargehand_chassis.metrics import METRICS
+from chargehand_schemas.batches import Outgoing
+from chargehand_schemas.catalog import KeyEnrolled
+from chargehand_schemas.reasons import Role
+
+from .gate import StoreGate
+from .store import Sending
+
+LOOK_EVERY = timedelta(seconds=5)
+STANDBY_EVERY = timedelta(seconds=1)
+RETRY_AFTER = timedelta(milliseconds=500)
+
+MakeTopics = Callable[[Iterable[str]], Awaitable[None]]
+
+
+class Relay:
+    """`make_topics` makes the topics of proxies; it is called before an agent's enrolment is published."""
+
+    def __init__(
+        self,
+        gate: StoreGate,
+        publisher: Publisher,
+        make_topics: MakeTopics,
+        faults: FaultPoints,
+        made: Iterable[str] = (),
+    ) -> None:
+        self._gate = gate
+        self._publisher = publisher
+        self._make_topics = make_topics
+        self._faults = faults
+        self._made = set(made)
+        self._is_first = True
+        self._finishing = asyncio.Event()
+        self._log = structlog.get_logger()
+
+    def finish(self) -> None:
+        """Publish what is there, then return from `run`."""
+        self._finishing.set()
+        self._gate.committed.set()
+
+    async def run(self, beat: Callable[[], None]) -> None:
+        """Publish until told to finish; a broker or store that does not answer is tried again for ever."""
+        while True:
+            beat()
+            try:
+                is_done = not await self._publish_next()
+            except TransientFailure as error:
+                self._log.warning("relay_waits", why=str(error))
+                await self._pause(RETRY_AFTER)
+                is_done = self._finishing.is_set()
+            if is_done:
+                if self._finishing.is_set():
+                    return
+                await self._pause(LOOK_EVERY)
+
+    async def listen(self) -> None:
+        """Be woken by the commits of other planners, where there can be any. Runs until it is cancelled."""
+        while self._gate.store.is_shared:
+            try:
+                if await asyncio.to_thread(self._gate.store.wait_for_commit, STANDBY_EVERY):
+                    self._gate.committed.set()
+            except TransientFailure as error:
+                self._log.warning("relay_does_not_hear", why=str(error))
+                await asyncio.sleep(RETRY_AFTER.total_seconds())
+
+    async def _pause(self, longest: timedelta) -> None:
+        try:
+            async with asyncio.timeout(longest.total_seconds()):
+                await self._gate.committed.wait()
+        except TimeoutError:
+            return
+
+    async def _publish_next(self) -> bool:
+        """Whether there was something to publish, for this planner."""
+        self._gate.committed.clear()
+        if not await self._gate.ask(self._gate.store.take_relay_lock):
+            return False
+        sending = await self._gate.ask(self._gate.store.next_sending)
+        if sending.is_empty:
+            METRICS.outbox_depth.set(0)
+            return False
+        await self._send(sending)
+        return True
+
+    async def _send(self, sending: Sending) -> None:
+        METRICS.outbox_depth.set(len(sending.outgoing))
+        await self._prepare(sending.outgoing)
+        self._faults.reach("planner.before_publish")
+        try:
+            await self._publisher.publish(sending.outgoing)
+        except PublishFailed as error:
+            raise TransientFailure(f"not published yet: {error}") from error
+        self._faults.reach("planner.after_publish_before_position")
+        await self._gate.ask(self._gate.store.note_sent, sending)
+
+    async def _prepare(self, outgoing: Sequence[Outgoing]) -> None:
+        """The topic of a proxy is there before anybody hears of its agent, and before any command for it."""
+        enrolled = (out.item for out in outgoing if isinstance(out.item, KeyEnrolled))
+        missing = {event.subject for event in enrolled if event.role is Role.AGENT} - self._made
+        if missing:
+            await self._make_topics(sorted(missing))
+            self._made |= missing
