@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-_FLAGS = ("output", "data", "server", "color", "context", "token_file")
+_FLAGS = ("output", "data", "server", "color", "context")
 
 
 class Asked:
@@ -75,8 +75,7 @@ def common_options(function: F) -> F:
 _OPTIONS = (
     click.option("--output", type=click.Choice(["table", "json", "jsonl"]), help="What to print: for people or programs."),
     click.option("--data", metavar="DIR", help="The data directory of the `up` that is meant."),
-    click.option("--server", metavar="URL", help="A server elsewhere."),
-    click.option("--token-file", metavar="FILE", help="File with the access token for it."),
+    click.option("--server", metavar="URL", help="A server elsewhere; its token: CHARGEHAND_TOKEN_FILE."),
     click.option("--context", metavar="NAME", help="A context of the configuration file."),
     click.option("--color", type=click.Choice(["auto", "always", "never"]), help="Colours on the terminal."),
     click.option("--debug", is_flag=True, help="Show where an error came from."),

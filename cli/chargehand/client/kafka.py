@@ -18,7 +18,7 @@ from contextlib import aclosing
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 from uuid import UUID
 
 from chargehand_chassis.clock import now
@@ -47,9 +47,10 @@ from .errors import ClientError, NotFound, Pending, Refused, Unreachable
 
 T = TypeVar("T")
 
-Start = str | Mapping[TopicPartition, int]
-"""Where to begin to read: `beginning`, `end`, or an offset for each partition."""
+Start = Literal["beginning", "end"] | Mapping[TopicPartition, int]
+"""Where to begin to read: all that stands, only what comes from now on, or an offset for each partition."""
 
+_FOLLOWED = (PLANNING_EVENTS, DISPATCH_EVENTS, CATALOG_EVENTS, NOTIFICATIONS)
 _DECIDED_WITHIN = timedelta(seconds=30)
 _REMEMBERED_ENDS = 10_000
 
@@ -78,7 +79,7 @@ class KafkaClient:
     def __init__(
         self, kafka: KafkaSettings, *, key_file: Path, planner_key_file: Path, actor: str | None = None
     ) -> None:
-        """`key_file`: its own keys, made by `enrol`. `actor`: whom it speaks for (`user:LOGIN`); default: itself."""
+        """`key_file`: its own keys, enrolled by `enrol`. `actor`: whom it speaks for (`user:LOGIN`); default: itself."""
         self._kafka = kafka
         self._keys = load_keys(key_file)
         self._planner = load_pinned_planner(planner_key_file)
@@ -88,7 +89,8 @@ class KafkaClient:
         self._decisions: dict[UUID, asyncio.Future[Any]] = {}
         self._ends: OrderedDict[UUID, asyncio.Future[JobInvocationEnded]] = OrderedDict()
         self._following: asyncio.Task[None] | None = None
-        self._follower = TopicFollower(kafka, [PLANNING_EVENTS.name, DISPATCH_EVENTS.name, CATALOG_EVENTS.name], "end")
+        self._follower = TopicFollower(kafka, [topic.name for topic in _FOLLOWED], "end")
+        self._joined: dict[TopicPartition, int] = {}
 
     async def __aenter__(self) -> KafkaClient:
         await self.start()
@@ -103,6 +105,8 @@ class KafkaClient:
             await self._keyring.start()
             await self._publisher.start()
             await self._follower.start()
+            for partition in self._follower.partitions:
+                self._joined[partition] = await self._follower.position(partition)
         writer = self._keyring.keyring.find(self._keys.kid)
         if writer is None or writer.is_revoked:
             await self.stop()
@@ -118,6 +122,29 @@ class KafkaClient:
         await self._follower.stop()
         await self._publisher.stop()
         await self._keyring.stop()
+
+    @staticmethod
+    async def enrol(
+        kafka: KafkaSettings,
+        token: str,
+        *,
+        key_file: Path,
+        planner_key_file: Path,
+        within: timedelta = _DECIDED_WITHIN,
+    ) -> str:
+        """Use a one-time token: make keys in `key_file` (kept if it is there) and have them enrolled. The name they speak under.
+
+        Refused(token_invalid) if the token was used, is too old or unknown; Pending if there is no answer within the time.
+        """
+        keys = _own_keys(key_file)
+        keyring = KeyringFollower(kafka, load_pinned_planner(planner_key_file))
+        with _translated():
+            await keyring.start()
+        try:
+            known = keyring.keyring.find(keys.kid)
+            return known.subject if known else await _enrol(kafka, enrolment_keys(token), keys, keyring, within)
+        finally:
+            await keyring.stop()
 
     # --- commands ---
 
@@ -190,9 +217,10 @@ class KafkaClient:
 
     # --- events ---
 
-    async def notifications(self, start: Start = "end") -> AsyncGenerator[Event, None]:
-        """What people and programs are told: jobs started, ended, refused; proxies silent and back."""
-        async with aclosing(self.events([NOTIFICATIONS.name], start)) as events:
+    async def notifications(self, start: Start | None = None) -> AsyncGenerator[Event, None]:
+        """What people and programs are told: jobs started, ended, refused; proxies silent and back. By default all since
+        this client was started, so that nothing of a job it invokes is missed."""
+        async with aclosing(self.events([NOTIFICATIONS.name], start or self._joined)) as events:
             async for event in events:
                 yield event
 
@@ -255,26 +283,15 @@ class KafkaClient:
             _settle(future, error)
 
 
-async def enrol(
-    kafka: KafkaSettings, *, token: str, key_file: Path, planner_key_file: Path, within: timedelta = _DECIDED_WITHIN
+async def _enrol(
+    kafka: KafkaSettings, token_keys: OwnKeys, keys: OwnKeys, keyring: KeyringFollower, within: timedelta
 ) -> str:
-    """Use a one-time token: make keys in `key_file` (kept if it is there) and have them enrolled. The name they speak under.
-
-    Refused(token_invalid) if the token was used, is too old or unknown; Pending if there is no answer within the time.
-    """
-    token_keys = enrolment_keys(token)
-    keys = _own_keys(key_file)
-    keyring = KeyringFollower(kafka, load_pinned_planner(planner_key_file))
     follower = TopicFollower(kafka, [CATALOG_EVENTS.name], "end")
     publisher = Publisher(kafka, token_keys, f"enrolee/{token_keys.kid}")
     try:
         with _translated():
-            await keyring.start()
             await follower.start()
             await publisher.start()
-            known = keyring.keyring.find(keys.kid)
-            if known is not None:
-                return known.subject
             command = _enrolment(token_keys, keys)
             await publisher.publish([Outgoing(COMMANDS.name, token_keys.kid, command)])
             async with asyncio.timeout(within.total_seconds()):
@@ -284,7 +301,6 @@ async def enrol(
     finally:
         await publisher.stop()
         await follower.stop()
-        await keyring.stop()
 
 
 def _own_keys(key_file: Path) -> OwnKeys:
@@ -316,7 +332,7 @@ async def read_topics(
     kafka: KafkaSettings, keyring: KeyringFollower, topics: Iterable[str], start: Start, *, is_endless: bool = True
 ) -> AsyncGenerator[Received | Rejected, None]:
     """Messages of these topics, verified or with the reason why they have no effect; for ever, or to the present end."""
-    follower = TopicFollower(kafka, topics, start)  # type: ignore[arg-type]
+    follower = TopicFollower(kafka, topics, start)
     try:
         with _translated():
             await follower.start()

@@ -32,7 +32,7 @@ def _ask(ctx: click.Context, names: Callable[[Client], Iterable[str]], incomplet
     from ..config import find_server, resolve
     from ..errors import CommandError
 
-    flags = {name: value for name, value in ctx.params.items() if name in ("data", "server", "context", "token_file")}
+    flags = {name: value for name, value in ctx.params.items() if name in ("data", "server", "context")}
     try:
         server = find_server(resolve(flags))
         with Client(server.url, server.token, timeout=_WITHIN) as client:

@@ -7,7 +7,7 @@ import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
@@ -34,7 +34,7 @@ _HOW = "start one with `chargehand up`, or set CHARGEHAND_KAFKA_BOOTSTRAP and CH
 def tail(
     asked: Asked,
     topics: Sequence[str],
-    start: str,
+    start: Literal["beginning", "end"],
     follow: bool,
     job_invocation_id: str | None,
     type_: str | None,
@@ -74,7 +74,7 @@ async def _tail(
     kafka: KafkaSettings,
     planner_key_file: Path,
     topics: Sequence[str],
-    start: str,
+    start: Literal["beginning", "end"],
     follow: bool,
     wanted: _Wanted,
 ) -> None:

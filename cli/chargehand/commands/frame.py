@@ -25,7 +25,7 @@ _WHAT_TO_DO = {
     "input_unknown": "leave it out, or mend its name.",
     "already_ended": "nothing: it is over. See `chargehand job show`.",
     "not_allowed": "ask an administrator for the right.",
-    "login_required": "log in first: give a token in CHARGEHAND_TOKEN or with --token-file.",
+    "login_required": "log in first: name a file with a token in CHARGEHAND_TOKEN_FILE, or in a context.",
 }
 
 

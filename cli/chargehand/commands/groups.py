@@ -41,18 +41,12 @@ def host(asked: Asked) -> None:
     cls=LazyGroup,
     rows={
         "list": ("proxy:list_", "The proxies and their agents."),
-        "enrol": ("proxy:enrol", "Make a one-time token for an agent."),
+        "enrol": ("proxy:enrol", "Make a one-time token for an agent or a program."),
     },
 )
 @common_options
 def proxy(asked: Asked) -> None:
-    """Proxies: what reaches the hosts."""
-
-
-@click.group(cls=LazyGroup, rows={"enrol": ("proxy:enrol_program", "Make a one-time token for a program.")})
-@common_options
-def program(asked: Asked) -> None:
-    """Programs that use Kafka under a key of their own."""
+    """Proxies: what reaches the hosts; and programs, which use Kafka under a key of their own."""
 
 
 @click.group(cls=LazyGroup, rows={"tail": ("event:tail", "Follow events as they are written.")})

@@ -1,4 +1,4 @@
-"""`proxy list|enrol` and `program enrol`. Owns the token's file and the words that say how to use it.
+"""`proxy list|enrol`. Owns the token's file and the words that say how to use it.
 
 Only the public half of a token leaves this machine; its secret half is written to a file and nowhere else.
 """
@@ -50,33 +50,30 @@ def _row(proxy: ProxyDocument) -> Sequence[str]:
 
 @click.command(cls=Command)
 @click.argument("name")
-@click.option("--to", "path", type=click.Path(), help="Where the token goes; default: ./NAME.token")
+@click.option("--role", type=click.Choice(["agent", "service_account"]), default="agent", show_default=True, help="Of what.")
+@click.option("--actor", "actors", multiple=True, help="A program: whom else it may speak for, as user:LOGIN.")
+@click.option("--token-file", "path", type=click.Path(), help="Where the token goes; default: ./NAME.token")
 @click.option("--valid", type=Duration(), default=_VALID, show_default="1h", help="How long it can be used.")
 @common_options
-def enrol(asked: Asked, name: str, path: str | None, valid: timedelta) -> int:
-    """Make a one-time token for an agent of the proxy NAME."""
-    file = _issue(asked, name, "agent", (), path, valid)
-    asked.screen.say(
-        f"Bring {file} and the planner's public key to the machine of the proxy, and start there:\n"
-        f"  CHARGEHAND_PROXY={name} CHARGEHAND_ENROLMENT_TOKEN_FILE={file} CHARGEHAND_PLANNER_KEY_FILE=… \\\n"
-        "  CHARGEHAND_KAFKA_BOOTSTRAP=… CHARGEHAND_DATA=… CHARGEHAND_KEY_FILE=… chargehand run proxy-agent"
-    )
+def enrol(
+    asked: Asked, name: str, role: str, actors: Sequence[str], path: str | None, valid: timedelta
+) -> int:
+    """Make a one-time token: for an agent of the proxy NAME, or for the program NAME, which then signs its own commands."""
+    is_program = role == "service_account"
+    if actors and not is_program:
+        raise CommandError("an agent speaks for nobody.", why="--actor was given.", do="leave it out.")
+    file = _issue(asked, name, role, (f"service:{name}", *actors) if is_program else (), path, valid)
+    asked.screen.say(_FOR_PROGRAMS.format(file=file) if is_program else _FOR_AGENTS.format(file=file, name=name))
     return ExitStatus.SUCCEEDED
 
 
-@click.command(cls=Command)
-@click.argument("name")
-@click.option("--actor", "actors", multiple=True, help="Whom it may speak for, as user:LOGIN; itself always.")
-@click.option("--to", "path", type=click.Path(), help="Where the token goes; default: ./NAME.token")
-@click.option("--valid", type=Duration(), default=_VALID, show_default="1h", help="How long it can be used.")
-@common_options
-def enrol_program(asked: Asked, name: str, actors: Sequence[str], path: str | None, valid: timedelta) -> int:
-    """Make a one-time token for the program NAME, which then signs its own commands."""
-    file = _issue(asked, name, "service_account", (f"service:{name}", *actors), path, valid)
-    asked.screen.say(
-        f"The program uses {file} once: chargehand.client.kafka.enrol(…, token=open({str(file)!r}).read(), …)"
-    )
-    return ExitStatus.SUCCEEDED
+_FOR_AGENTS = """\
+Bring {file} and keys/planner.pub.json to the machine of the proxy, and start there:
+  CHARGEHAND_PROXY={name} CHARGEHAND_ENROLMENT_TOKEN_FILE={file} CHARGEHAND_PLANNER_KEY_FILE=… \\
+  CHARGEHAND_KAFKA_BOOTSTRAP=… CHARGEHAND_DATA=… CHARGEHAND_KEY_FILE=… chargehand run proxy-agent"""
+_FOR_PROGRAMS = """\
+The program uses {file} once:
+  await KafkaClient.enrol(kafka, token, key_file=…, planner_key_file=…)"""
 
 
 def _issue(asked: Asked, name: str, role: str, actors: Sequence[str], path: str | None, valid: timedelta) -> Path:
@@ -113,7 +110,7 @@ def _write(file: Path, token: str) -> None:
         descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     except OSError as error:
         raise CommandError(
-            f"{file} cannot be written.", why=str(error.strerror), do="name another file with --to."
+            f"{file} cannot be written.", why=str(error.strerror), do="name another file with --token-file."
         ) from error
     with os.fdopen(descriptor, "w", encoding="ascii") as stream:
         stream.write(token + "\n")

@@ -17,10 +17,10 @@ from typing import Any
 
 import asyncssh
 
+from .mark import MARK
+
 NAMES = ("ssh-alpha", "ssh-beta", "ssh-gamma")
 USER = "demo"
-MARK = "CHARGEHAND_DEMO"
-"""Set in the environment of everything these hosts run: what is left of it is found by that."""
 
 _LOOPBACK = "127.0.0.1"
 _PIECE_BYTES = 65_536

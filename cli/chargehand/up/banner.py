@@ -51,7 +51,11 @@ class Banner:
             "login_url": self.login_url,
             "server": self.server,
             "data": str(self.data),
-            "kafka": self.kafka.bootstrap,
+            "kafka": {
+                "bootstrap": self.kafka.bootstrap,
+                "username": self.kafka.username,
+                "password_file": str(self.kafka.password_file),
+            },
             "log": str(self.data / "logs" / "up.log"),
             "pid": self.pid,
         }

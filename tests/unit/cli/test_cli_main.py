@@ -64,7 +64,7 @@ def test_every_command_that_is_listed_has_a_help_of_its_own() -> None:
         command = cli.get_command(Context(cli), name)
         assert command is not None
         assert command.help, name
-    for group in (groups.job, groups.host, groups.proxy, groups.program, groups.event, groups.config):
+    for group in (groups.job, groups.host, groups.proxy, groups.event, groups.config):
         assert isinstance(group, LazyGroup)
         for name in group.list_commands(Context(group)):
             inner = group.get_command(Context(group), name)
