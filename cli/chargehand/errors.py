@@ -9,13 +9,14 @@ from enum import IntEnum
 
 
 class ExitStatus(IntEnum):
-    """What a command ends with."""
+    """What a command ends with. NEEDS_A_PERSON is said by `run` alone, as by every service: a restart does not help."""
 
     SUCCEEDED = 0
     NOT_SUCCEEDED = 1
     REFUSED = 2
     UNREACHABLE = 3
     LOG_IN = 4
+    NEEDS_A_PERSON = 78
     TIMED_OUT = 124
     INTERRUPTED = 130
 

@@ -39,7 +39,9 @@ _ROWS: dict[str, Row] = {
     epilog="Exit status: 0 every job task succeeded, 1 some did not, 2 usage or refused (nothing ran), 3 cannot be reached, "
     "4 log in first, 124 watching timed out (the job goes on), 130 interrupted.",
 )
-@click.option("--version", is_flag=True, is_eager=True, expose_value=False, callback=lambda *a: _version(*a), help="Show it.")
+@click.option(
+    "--version", is_flag=True, is_eager=True, expose_value=False, callback=lambda *a: _version(*a), help="Show it."
+)
 @common_options
 def cli(asked: Asked) -> None:
     """Run jobs on large numbers of hosts, and know for certain what happened."""
@@ -85,7 +87,9 @@ def _fail(error: CommandError, is_debug: bool) -> int:
 def _usage_error(error: click.UsageError) -> CommandError:
     path = error.ctx.command_path if error.ctx is not None else "chargehand"
     return CommandError(
-        error.format_message().rstrip("."), why=f"`{path}` was not called as it wants to be.", do=f"see `{path} --help`."
+        error.format_message().rstrip("."),
+        why=f"`{path}` was not called as it wants to be.",
+        do=f"see `{path} --help`.",
     )
 
 

@@ -73,7 +73,9 @@ def common_options(function: F) -> F:
 
 
 _OPTIONS = (
-    click.option("--output", type=click.Choice(["table", "json", "jsonl"]), help="What to print: for people or programs."),
+    click.option(
+        "--output", type=click.Choice(["table", "json", "jsonl"]), help="What to print: for people or programs."
+    ),
     click.option("--data", metavar="DIR", help="The data directory of the `up` that is meant."),
     click.option("--server", metavar="URL", help="A server elsewhere; its token: CHARGEHAND_TOKEN_FILE."),
     click.option("--context", metavar="NAME", help="A context of the configuration file."),

@@ -87,7 +87,11 @@ class Client:
         limits = httpx.Timeout(timeout.total_seconds(), connect=5.0)
         # A loopback address is never reached through a proxy of the environment.
         self._http = httpx.Client(
-            base_url=self.server, headers=headers, timeout=limits, transport=transport, trust_env=not _is_loopback(server)
+            base_url=self.server,
+            headers=headers,
+            timeout=limits,
+            transport=transport,
+            trust_env=not _is_loopback(server),
         )
 
     def __enter__(self) -> Client:
@@ -140,7 +144,9 @@ class Client:
             if document.refusal:
                 raise Refused(document.refusal, document.detail)
             return document
-        raise Pending("pending", f"command {decision.command_id} is published and not decided yet; job {job_invocation_id}")
+        raise Pending(
+            "pending", f"command {decision.command_id} is published and not decided yet; job {job_invocation_id}"
+        )
 
     def job_invocations(self, *, status: str | None = None, limit: int = 50) -> Iterator[JobInvocationDocument]:
         """At most `limit` jobs, newest first."""

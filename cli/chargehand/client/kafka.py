@@ -110,7 +110,9 @@ class KafkaClient:
         writer = self._keyring.keyring.find(self._keys.kid)
         if writer is None or writer.is_revoked:
             await self.stop()
-            raise NotFound("key_not_enrolled", f"key {self._keys.kid} is not enrolled, or revoked: use `enrol` with a token")
+            raise NotFound(
+                "key_not_enrolled", f"key {self._keys.kid} is not enrolled, or revoked: use `enrol` with a token"
+            )
         self._actor = self._actor or f"service:{writer.subject}"
         self._following = asyncio.create_task(self._follow(), name="follows decisions")
 

@@ -9,7 +9,7 @@ from ..errors import CommandError
 from ..help import Command
 
 _WHERE = {
-    "bash": 'echo \'eval "$(chargehand completion bash)"\' >> ~/.bashrc',
+    "bash": "echo 'eval \"$(chargehand completion bash)\"' >> ~/.bashrc",
     "zsh": "echo 'eval \"$(chargehand completion zsh)\"' >> ~/.zshrc",
     "fish": "chargehand completion fish > ~/.config/fish/completions/chargehand.fish",
 }
@@ -22,7 +22,9 @@ def completion(shell: str) -> int:
     kind = get_completion_class(shell)
     root = click.get_current_context().find_root().command
     if kind is None:
-        raise CommandError(f"there is no completion for {shell}.", why="click does not know it.", do="use another shell.")
+        raise CommandError(
+            f"there is no completion for {shell}.", why="click does not know it.", do="use another shell."
+        )
     # The template itself: `source()` would start the shell to see whether it is new enough.
     completer = kind(root, {}, "chargehand", "_CHARGEHAND_COMPLETE")
     click.echo(completer.source_template % completer.source_vars())

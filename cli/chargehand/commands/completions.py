@@ -17,12 +17,18 @@ _AT_MOST = 100
 
 def complete_hosts(ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[str]:
     """Names of hosts that begin with what was typed."""
-    return _ask(ctx, lambda client: (document.host.name for document in client.hosts(name=incomplete, limit=_AT_MOST)), incomplete)
+    return _ask(
+        ctx,
+        lambda client: (document.host.name for document in client.hosts(name=incomplete, limit=_AT_MOST)),
+        incomplete,
+    )
 
 
 def complete_jobs(ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[str]:
     """Ids of the latest jobs that begin with what was typed."""
-    found = _ask(ctx, lambda client: (str(job.job_invocation_id) for job in client.job_invocations(limit=_AT_MOST)), incomplete)
+    found = _ask(
+        ctx, lambda client: (str(job.job_invocation_id) for job in client.job_invocations(limit=_AT_MOST)), incomplete
+    )
     return [*found, "@last"] if "@last".startswith(incomplete) else found
 
 

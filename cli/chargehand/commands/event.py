@@ -25,7 +25,9 @@ _HOW = "start one with `chargehand up`, or set CHARGEHAND_KAFKA_BOOTSTRAP and CH
 
 @click.command(cls=Command)
 @click.argument("topics", nargs=-1)
-@click.option("--from", "start", type=click.Choice(["beginning", "end"]), default="end", show_default=True, help="Where to begin.")
+@click.option(
+    "--from", "start", type=click.Choice(["beginning", "end"]), default="end", show_default=True, help="Where to begin."
+)
 @click.option("--follow/--no-follow", default=True, help="Go on as more is written, or stop at the present end.")
 @click.option("--job", "job_invocation_id", metavar="ID", help="Only what is about this job (a beginning of its id).")
 @click.option("--type", "type_", metavar="WORD", help="Only types with this in their name, like attempt.ended.")
@@ -154,7 +156,9 @@ def _names(topics: Sequence[str]) -> list[str]:
     found = [short.get(name, name) for name in topics] or list(short.values())
     for name in found:
         if topic_named(name) is None:
-            raise CommandError(f"there is no topic {name!r}.", why="it is none of ours.", do=f"there are {', '.join(short)}.")
+            raise CommandError(
+                f"there is no topic {name!r}.", why="it is none of ours.", do=f"there are {', '.join(short)}."
+            )
     return found
 
 

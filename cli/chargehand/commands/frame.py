@@ -50,12 +50,20 @@ def command_error(asked: Asked, error: ClientError) -> CommandError:
         case Unreachable():
             what, do, status = f"{server.url} cannot be reached.", _how_to_reach(server.origin), ExitStatus.UNREACHABLE
         case LoginRequired():
-            what, do, status = f"{server.url} wants to know who you are.", _WHAT_TO_DO["login_required"], ExitStatus.LOG_IN
+            what, do, status = (
+                f"{server.url} wants to know who you are.",
+                _WHAT_TO_DO["login_required"],
+                ExitStatus.LOG_IN,
+            )
             detail = f"{detail} (token: {server.token_origin or 'none'})"
         case Refused():
             what, do, status = f"refused: {error.code.replace('_', ' ')}.", _do_about(error.code), ExitStatus.REFUSED
         case NotFound():
-            what, do, status = "there is no such thing.", "look at the list, and give more of its id.", ExitStatus.REFUSED
+            what, do, status = (
+                "there is no such thing.",
+                "look at the list, and give more of its id.",
+                ExitStatus.REFUSED,
+            )
         case Pending():
             what, do, status = "not decided yet.", "look again with `chargehand job list`.", ExitStatus.TIMED_OUT
         case _:

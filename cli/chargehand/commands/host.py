@@ -87,7 +87,9 @@ def _fields(document: HostDocument) -> list[tuple[str, str]]:
 
 @click.command(cls=Command)
 @click.argument("file")
-@click.option("--format", type=click.Choice(["ansible", "ssh-config", "csv", "jsonl"]), help="Of the file; else it is seen.")
+@click.option(
+    "--format", type=click.Choice(["ansible", "ssh-config", "csv", "jsonl"]), help="Of the file; else it is seen."
+)
 @click.option("--proxy", metavar="NAME", help="Hosts without a proxy of their own are reached through this one.")
 @click.option("--accept-new", is_flag=True, help="Trust the key each host shows first, and only that one.")
 @click.option("--dry-run", is_flag=True, help="Say what would change, and change nothing.")
@@ -188,4 +190,6 @@ def _confirm(asked: Asked, hosts: Sequence[HostDocument]) -> None:
         )
     asked.screen.say(f"This removes {len(hosts)} hosts: {names}{' …' if len(hosts) > 5 else ''}")
     if not click.confirm("Go on?", err=True):
-        raise CommandError("nothing was removed.", why="it was not confirmed.", do="run it again when it is what you want.")
+        raise CommandError(
+            "nothing was removed.", why="it was not confirmed.", do="run it again when it is what you want."
+        )

@@ -24,23 +24,31 @@ RUN_COMMAND = "Run Command"
 _OVERRIDES = ("concurrency", "tries", "retry_interval", "splay", "time_to_pickup", "execution_timeout_interval")
 
 _OPTIONS = (
-    click.option("--host", "hosts", multiple=True, metavar="NAME", shell_complete=complete_hosts, help="A host; repeat it."),
+    click.option(
+        "--host", "hosts", multiple=True, metavar="NAME", shell_complete=complete_hosts, help="A host; repeat it."
+    ),
     click.option("--all", "is_all", is_flag=True, help="Every host of the inventory."),
     click.option("--user", "effective_user", default="", metavar="NAME", help="The user on the host it runs as."),
     click.option("--concurrency", type=click.IntRange(1), help="At most so many hosts at once."),
     click.option("--tries", type=click.IntRange(1, 100), help="How often it is tried on a host."),
     click.option("--retry-interval", type=Duration(), help="Wait so long between tries."),
     click.option("--splay", type=Duration(), help="Spread the starts over so long."),
-    click.option("--execution-timeout", "execution_timeout_interval", type=Duration(), help="End it on a host after so long."),
+    click.option(
+        "--execution-timeout", "execution_timeout_interval", type=Duration(), help="End it on a host after so long."
+    ),
     click.option("--time-to-pickup", type=Duration(), help="Fail on hosts where it has not started by then."),
     click.option("--start-at", type=Moment(), help="Start then, and not now."),
     click.option("--start-before", type=Moment(), help="Do not start it after that."),
     click.option("--description", default="", help="What it is for."),
-    click.option("--expect-hosts", type=click.IntRange(0), metavar="N", help="Refuse unless it is exactly so many hosts."),
+    click.option(
+        "--expect-hosts", type=click.IntRange(0), metavar="N", help="Refuse unless it is exactly so many hosts."
+    ),
     click.option("--yes", "-y", "is_confirmed", is_flag=True, help="Do not ask, however many hosts it is."),
     click.option("--async", "is_async", is_flag=True, help="Do not watch it: print its id."),
     click.option("--timeout", type=Duration(), help="Watch no longer than that; the job goes on."),
-    click.option("--lines", type=click.IntRange(0), default=20, show_default=True, help="Lines of output shown; 0: all."),
+    click.option(
+        "--lines", type=click.IntRange(0), default=20, show_default=True, help="Lines of output shown; 0: all."
+    ),
     click.option("--raw", "is_raw", is_flag=True, help="Print what hosts wrote unchanged, control sequences too."),
 )
 
@@ -69,7 +77,9 @@ def exec_(asked: Asked, command: Sequence[str], **options: Any) -> int:
 @click.command(cls=Command)
 @click.argument("template")
 @click.option("--input", "inputs", multiple=True, type=NameAndValue(), help="An input of the template; repeat it.")
-@click.option("--secret", "secrets", multiple=True, type=NameAndSecret(), help="A hidden input, from a file; -: asks for it.")
+@click.option(
+    "--secret", "secrets", multiple=True, type=NameAndSecret(), help="A hidden input, from a file; -: asks for it."
+)
 @job_options
 @common_options
 def invoke(
@@ -79,7 +89,9 @@ def invoke(
     return _invoke(asked, template, dict(inputs), dict(secrets), options)
 
 
-def _invoke(asked: Asked, template: str, inputs: dict[str, str], secrets: dict[str, str], options: dict[str, Any]) -> int:
+def _invoke(
+    asked: Asked, template: str, inputs: dict[str, str], secrets: dict[str, str], options: dict[str, Any]
+) -> int:
     from .frame import client_errors
     from .targets import confirm, targeting
 
@@ -142,9 +154,7 @@ def _print_accepted(asked: Asked, invocation: JobInvocationDocument) -> int:
     return ExitStatus.SUCCEEDED
 
 
-def _watch(
-    asked: Asked, invocation: JobInvocationDocument, timeout: timedelta | None, lines: int, is_raw: bool
-) -> int:
+def _watch(asked: Asked, invocation: JobInvocationDocument, timeout: timedelta | None, lines: int, is_raw: bool) -> int:
     from .watching import start_watching
 
     start_at: datetime | None = invocation.start_at

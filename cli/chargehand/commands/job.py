@@ -86,7 +86,9 @@ def _print(asked: Asked, job: JobInvocationDocument, job_tasks: object) -> None:
     from ..terminal.summary import last_line
 
     asked.screen.say(f"job      {job.job_invocation_id}  {job.status.value}")
-    asked.screen.say(f"runs     {visible(job.description or job.template_name)} on {visible(job.targeting)} for {job.actor}")
+    asked.screen.say(
+        f"runs     {visible(job.description or job.template_name)} on {visible(job.targeting)} for {job.actor}"
+    )
     if job.refusal:
         asked.screen.say(f"refused  {job.refusal.replace('_', ' ')}: {visible(job.detail)}")
     asked.screen.say(f"so far   {last_line(job)}")
@@ -124,7 +126,9 @@ def watch(asked: Asked, ref: str, timeout: timedelta | None, lines: int, is_raw:
 
 @click.command(cls=Command)
 @ref_argument
-@click.option("--host", "hosts", multiple=True, metavar="NAME", shell_complete=complete_hosts, help="Only there; repeat it.")
+@click.option(
+    "--host", "hosts", multiple=True, metavar="NAME", shell_complete=complete_hosts, help="Only there; repeat it."
+)
 @common_options
 def cancel(asked: Asked, ref: str, hosts: Sequence[str]) -> int:
     """Cancel a job: what has not started never starts, what runs is ended on its host."""

@@ -29,7 +29,9 @@ _STREAMS = ("stdout", "stderr")
 
 @click.command(cls=Command)
 @ref_argument
-@click.option("--host", "hosts", multiple=True, metavar="NAME", shell_complete=complete_hosts, help="Only there; repeat it.")
+@click.option(
+    "--host", "hosts", multiple=True, metavar="NAME", shell_complete=complete_hosts, help="Only there; repeat it."
+)
 @click.option("--stream", type=click.Choice(_STREAMS), help="Only this one; both otherwise.")
 @click.option("--attempt", type=click.IntRange(1), help="Of this attempt; the last one otherwise.")
 @click.option("--follow", "-f", is_flag=True, help="Go on as it is printed, until the host has ended. One host only.")
@@ -65,13 +67,21 @@ def _chosen(asked: Asked, ref: str, hosts: Sequence[str]) -> list[JobTaskDocumen
     missing = sorted(set(hosts) - {job_task.host for job_task in chosen})
     if missing:
         raise CommandError(
-            f"{missing[0]!r} is none of the job's hosts.", why=f"job {ref} did not run there.", do=f"see chargehand job show {ref}."
+            f"{missing[0]!r} is none of the job's hosts.",
+            why=f"job {ref} did not run there.",
+            do=f"see chargehand job show {ref}.",
         )
     return chosen
 
 
 def _print(
-    asked: Asked, job_task: JobTaskDocument, streams: Sequence[Stream], attempt: int | None, is_raw: bool, *, is_one: bool
+    asked: Asked,
+    job_task: JobTaskDocument,
+    streams: Sequence[Stream],
+    attempt: int | None,
+    is_raw: bool,
+    *,
+    is_one: bool,
 ) -> None:
     from ..terminal.escapes import visible
 

@@ -50,14 +50,14 @@ def _row(proxy: ProxyDocument) -> Sequence[str]:
 
 @click.command(cls=Command)
 @click.argument("name")
-@click.option("--role", type=click.Choice(["agent", "service_account"]), default="agent", show_default=True, help="Of what.")
+@click.option(
+    "--role", type=click.Choice(["agent", "service_account"]), default="agent", show_default=True, help="Of what."
+)
 @click.option("--actor", "actors", multiple=True, help="A program: whom else it may speak for, as user:LOGIN.")
 @click.option("--token-file", "path", type=click.Path(), help="Where the token goes; default: ./NAME.token")
 @click.option("--valid", type=Duration(), default=_VALID, show_default="1h", help="How long it can be used.")
 @common_options
-def enrol(
-    asked: Asked, name: str, role: str, actors: Sequence[str], path: str | None, valid: timedelta
-) -> int:
+def enrol(asked: Asked, name: str, role: str, actors: Sequence[str], path: str | None, valid: timedelta) -> int:
     """Make a one-time token: for an agent of the proxy NAME, or for the program NAME, which then signs its own commands."""
     is_program = role == "service_account"
     if actors and not is_program:

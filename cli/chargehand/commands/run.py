@@ -23,7 +23,9 @@ _DOORS = {
 
 @click.command(cls=Command)
 @click.argument("service", type=click.Choice(list(_DOORS)))
-@click.option("--late-settings", is_flag=True, hidden=True, help="Take further settings from standard input, up to a dot.")
+@click.option(
+    "--late-settings", is_flag=True, hidden=True, help="Take further settings from standard input, up to a dot."
+)
 def run(service: str, late_settings: bool) -> int:
     """Run one service in the foreground.
 
@@ -37,7 +39,7 @@ def run(service: str, late_settings: bool) -> int:
             f"the {service} cannot be started.",
             why=f"the module {error.name} is not installed.",
             do=f"install chargehand[{extra}].",
-            status=ExitStatus.UNREACHABLE,
+            status=ExitStatus.NEEDS_A_PERSON,
         ) from error
     if late_settings and not _take_settings():
         return ExitStatus.SUCCEEDED

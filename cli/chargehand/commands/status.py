@@ -98,7 +98,9 @@ def _print(asked: Asked, document: dict[str, Any]) -> None:
         where = document["server"] or "nothing"
         asked.screen.say(f"Commands talk to {where}, because of {document['origin']}: {document['status']}.")
         rows = [(row["name"], str(row["pid"] or ""), row["status"], row["address"]) for row in document["services"]]
-        rows += [(name, "", str(document[name]), "") for name in ("version", "login", "hosts", "proxies") if name in document]
+        rows += [
+            (name, "", str(document[name]), "") for name in ("version", "login", "hosts", "proxies") if name in document
+        ]
         asked.screen.table(("name", "process", "status", "address"), rows, empty="")
 
 

@@ -47,7 +47,9 @@ def targeting(hosts: Sequence[str], is_all: bool) -> Targeting:
         raise CommandError("--all and --host exclude each other.", why="both were given.", do="leave one of them out.")
     if not is_all and not hosts:
         raise CommandError(
-            "no host is named.", why="neither --host nor --all was given.", do="name hosts with --host, or all with --all."
+            "no host is named.",
+            why="neither --host nor --all was given.",
+            do="name hosts with --host, or all with --all.",
         )
     ids = {name: found for name in hosts if (found := _as_id(name)) is not None}
     names = tuple(dict.fromkeys(name for name in hosts if name not in ids))

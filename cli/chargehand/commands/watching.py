@@ -103,10 +103,16 @@ def report(asked: Asked, invocation: JobInvocationDocument, *, lines: int, is_ra
             case "jsonl":
                 asked.screen.json_lines(job_task.model_dump(mode="json") for job_task in asked.client.job_tasks(ref))
             case _:
-                _print_groups(asked, in_order(asked.client.groups(ref)), ref, lines, is_raw)
-                asked.screen.print(last_line(invocation))
+                print_summary(asked, invocation, lines=lines, is_raw=is_raw)
     asked.screen.say(f"job {ref}, page {asked.client.page_of(invocation.job_invocation_id)}")
     return exit_status_of(invocation)
+
+
+def print_summary(asked: Asked, invocation: JobInvocationDocument, *, lines: int, is_raw: bool) -> None:
+    """Equal output once, failures first, and the counts."""
+    ref = str(invocation.job_invocation_id)
+    _print_groups(asked, in_order(asked.client.groups(ref)), ref, lines, is_raw)
+    asked.screen.print(last_line(invocation))
 
 
 def exit_status_of(invocation: JobInvocationDocument) -> int:

@@ -42,9 +42,7 @@ async def serve(directory: Path) -> None:
     client_key = _key(directory / "id_ed25519")
     ports = _earlier_ports(directory)
     servers = [await _listen(directory, name, client_key, ports.get(name, 0)) for name in NAMES]
-    rows = [
-        _record(directory, name, server) for name, server in zip(NAMES, servers, strict=True)
-    ]
+    rows = [_record(directory, name, server) for name, server in zip(NAMES, servers, strict=True)]
     _write_whole(directory / "hosts.json", json.dumps(rows, indent=1))
     parent = os.getppid()
     while not stop.is_set() and os.getppid() == parent:
@@ -109,7 +107,9 @@ async def _run(process: asyncssh.SSHServerProcess[bytes], name: str, home: Path)
         process.exit(status)
 
 
-def _pipes(shell: asyncio.subprocess.Process) -> tuple[asyncio.StreamWriter, asyncio.StreamReader, asyncio.StreamReader]:
+def _pipes(
+    shell: asyncio.subprocess.Process,
+) -> tuple[asyncio.StreamWriter, asyncio.StreamReader, asyncio.StreamReader]:
     if shell.stdin is None or shell.stdout is None or shell.stderr is None:
         raise RuntimeError("it was started with three pipes")
     return shell.stdin, shell.stdout, shell.stderr

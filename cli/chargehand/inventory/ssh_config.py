@@ -107,9 +107,7 @@ def _why_too_deep(path: str, above: tuple[str, ...]) -> str:
     return f"too many files are included, one in another (at most {MAX_DEPTH} deep and {MAX_FILES} in all)"
 
 
-def _read_lines(
-    reading: _Reading, path: str, text: str, outer: tuple[Patterns, ...], above: tuple[str, ...]
-) -> None:
+def _read_lines(reading: _Reading, path: str, text: str, outer: tuple[Patterns, ...], above: tuple[str, ...]) -> None:
     conditions: tuple[Patterns, ...] | None = outer
     for number, line in enumerate(text.split("\n"), start=1):
         stripped = line.strip()
@@ -122,7 +120,9 @@ def _read_lines(
             conditions = (*outer, arguments)
             reading.directives.append(Directive(path, number, keyword, " ".join(arguments), conditions))
         elif keyword == "match":
-            reading.notes.append(f"{path}:{number}: what stands under `Match` is left out; the proxy's own ssh honours it")
+            reading.notes.append(
+                f"{path}:{number}: what stands under `Match` is left out; the proxy's own ssh honours it"
+            )
             conditions = None
         elif conditions is None:
             continue

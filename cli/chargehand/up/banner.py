@@ -61,4 +61,7 @@ class Banner:
         }
 
 
-_FIRST_HOSTS = ("  chargehand host import ~/.ssh/config", "  chargehand host import INVENTORY   (Ansible's, CSV, JSON lines)")
+_FIRST_HOSTS = (
+    "  chargehand host import ~/.ssh/config",
+    "  chargehand host import INVENTORY   (Ansible's, CSV, JSON lines)",
+)

@@ -30,9 +30,7 @@ _NOT_PASSED = frozenset(
 )
 
 
-def service_programs(
-    data: DataDirectory, http_port: int, environment: Mapping[str, str] = os.environ
-) -> list[Program]:
+def service_programs(data: DataDirectory, http_port: int, environment: Mapping[str, str] = os.environ) -> list[Program]:
     """Every service of this installation, each with a health port of its own. Where Kafka is they are told late: they are
     started together with it."""
     given = _read_settings(data)

@@ -202,7 +202,9 @@ class Stack:
         )
 
     def _states(self) -> list[ChildState]:
-        states = [child.state or ChildState(child.program.name, 0, "", child.program.address) for child in self._children]
+        states = [
+            child.state or ChildState(child.program.name, 0, "", child.program.address) for child in self._children
+        ]
         broker = mark_of(self._kafka.pid) if self._kafka.pid else None
         address = self._address.bootstrap if self._address else ""
         kafka = ChildState("kafka", broker.pid if broker else 0, broker.began if broker else "", address)

@@ -25,7 +25,9 @@ class Answer(BaseHTTPRequestHandler):
 print("serving", os.environ["CHARGEHAND_HEALTH_PORT"], flush=True)
 HTTPServer(("127.0.0.1", int(os.environ["CHARGEHAND_HEALTH_PORT"])), Answer).serve_forever()
 """
-STUBBORN = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('deaf', flush=True); time.sleep(600)"
+STUBBORN = (
+    "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('deaf', flush=True); time.sleep(600)"
+)
 WITHIN_S = 20.0
 
 
@@ -127,7 +129,9 @@ async def test_a_port_that_was_taken_meanwhile_is_changed_for_another(tmp_path: 
     port = any_free(1)[0]
     server = await asyncio.start_server(lambda r, w: w.close(), "127.0.0.1", port)
     environment = {"PATH": os.environ["PATH"]}
-    child = Child(Program("example", (sys.executable, "-c", SERVE), environment, tmp_path / "log", health_port=port), told)
+    child = Child(
+        Program("example", (sys.executable, "-c", SERVE), environment, tmp_path / "log", health_port=port), told
+    )
     child.start()
     try:
         async with asyncio.timeout(WITHIN_S):
@@ -159,5 +163,3 @@ def test_a_process_is_known_by_when_it_began() -> None:
     assert mark is not None
     assert mark.is_running()
     assert not type(mark)(mark.pid, "another beginning").is_running()
-
-

@@ -97,7 +97,12 @@ def test_what_runs_is_read_back_and_a_damaged_file_is_nothing(data: DataDirector
 def test_services_are_told_nothing_secret_and_nothing_of_the_clients(data: DataDirectory) -> None:
     make_keys(data)
     token = make_token(data, "http://a")
-    environment = {**os.environ, "CHARGEHAND_TOKEN": "t0ken", "AWS_SECRET_ACCESS_KEY": "s3cret", "CHARGEHAND_LOG_LEVEL": "debug"}
+    environment = {
+        **os.environ,
+        "CHARGEHAND_TOKEN": "t0ken",
+        "AWS_SECRET_ACCESS_KEY": "s3cret",
+        "CHARGEHAND_LOG_LEVEL": "debug",
+    }
     programs = service_programs(data, 8757, environment)
     assert [program.name for program in programs] == ["planner", "dispatcher", "proxy-agent", "reporter", "gateway"]
     for program in programs:

@@ -43,7 +43,13 @@ def test_windows_line_ends_are_line_ends() -> None:
 
 @pytest.mark.parametrize(
     "written",
-    ["\x1b[1;31mtext\x1b[0m", "\x1b]0;title\x07text", "\x1b]8;;http://x\x1b\\text\x1b]8;;\x1b\\", "te\x1b(Bxt", "\x9b1mtext"],
+    [
+        "\x1b[1;31mtext\x1b[0m",
+        "\x1b]0;title\x07text",
+        "\x1b]8;;http://x\x1b\\text\x1b]8;;\x1b\\",
+        "te\x1b(Bxt",
+        "\x9b1mtext",
+    ],
 )
 def test_a_pipe_gets_the_text_alone(written: str) -> None:
     assert stripped(written) == "text"

@@ -42,7 +42,9 @@ def test_help_comes_within_150_ms() -> None:
     assert min(times) < 0.15, f"{min(times) * 1000:.0f} ms"
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["job", "--help"], ["up", "--help"], ["exec", "--help"], ["host", "import", "--help"]])
+@pytest.mark.parametrize(
+    "arguments", [["--help"], ["job", "--help"], ["up", "--help"], ["exec", "--help"], ["host", "import", "--help"]]
+)
 def test_help_imports_nothing_that_is_slow(arguments: list[str]) -> None:
     code = (
         "import sys; from chargehand.main import run; status = run(sys.argv[1:]); "
@@ -126,7 +128,9 @@ def test_nothing_running_is_said_as_a_document(nowhere: dict[str, str]) -> None:
 
 
 def test_config_show_says_who_said_so(nowhere: dict[str, str]) -> None:
-    result = chargehand("config", "show", "--origin", "--output", "json", environment={**nowhere, "CHARGEHAND_COLOR": "never"})
+    result = chargehand(
+        "config", "show", "--origin", "--output", "json", environment={**nowhere, "CHARGEHAND_COLOR": "never"}
+    )
     rows = {row["name"]: row for row in json.loads(result.stdout)}
     assert rows["color"] == {"name": "color", "value": "never", "origin": "CHARGEHAND_COLOR in the environment"}
     assert rows["output"]["origin"] == "--output"

@@ -24,7 +24,9 @@ class Texts:
 
 
 def read(text: str, **others: str) -> Inventory:
-    return parse_ssh_config("config", Texts({"config": text, **{f"conf.d/{name}": text for name, text in others.items()}}))
+    return parse_ssh_config(
+        "config", Texts({"config": text, **{f"conf.d/{name}": text for name, text in others.items()}})
+    )
 
 
 def fields(inventory: Inventory, name: str) -> dict[str, object]:
@@ -53,7 +55,9 @@ def test_a_negated_pattern_takes_the_name_out() -> None:
     assert fields(read(text), "web2") == {}
 
 
-@pytest.mark.parametrize("line", ["HostName=%h.example.com", 'hostname "%h.example.com"', "HOSTNAME = %h.example.com # no"])
+@pytest.mark.parametrize(
+    "line", ["HostName=%h.example.com", 'hostname "%h.example.com"', "HOSTNAME = %h.example.com # no"]
+)
 def test_keywords_quotes_and_the_sign_between_are_as_ssh_reads_them(line: str) -> None:
     assert fields(read(f"Host web1\n\t{line}\n"), "web1") == {"address": "web1.example.com"}
 
@@ -87,7 +91,10 @@ def test_files_that_include_each_other_are_reported_with_the_circle() -> None:
 
 
 def test_match_is_left_out_with_a_note() -> None:
-    inventory = read("Host web1\n  User deploy\nMatch exec true\n  User evil\n  Include conf.d/a\nHost web2\n  User two\n", a="Host x\n")
+    inventory = read(
+        "Host web1\n  User deploy\nMatch exec true\n  User evil\n  Include conf.d/a\nHost web2\n  User two\n",
+        a="Host x\n",
+    )
     assert [host.name for host in inventory.hosts] == ["web1", "web2"]
     assert fields(inventory, "web2") == {"user": "two"}
     assert inventory.notes == ("config:3: what stands under `Match` is left out; the proxy's own ssh honours it",)
@@ -124,5 +131,8 @@ def test_a_bracket_in_a_pattern_is_an_ordinary_character() -> None:
 
 
 def test_ten_thousand_hosts_are_read_in_a_moment() -> None:
-    text = "".join(f"Host h{n}\n  HostName 10.0.{n // 250}.{n % 250}\n  User u\n" for n in range(10_000)) + "Host *\n  Port 22\n"
+    text = (
+        "".join(f"Host h{n}\n  HostName 10.0.{n // 250}.{n % 250}\n  User u\n" for n in range(10_000))
+        + "Host *\n  Port 22\n"
+    )
     assert len(read(text).hosts) == 10_000

@@ -63,7 +63,15 @@ def test_all_that_is_wrong_is_reported_at_once_and_nothing_imported() -> None:
 
 
 def test_json_lines_take_lists_and_keep_other_values_as_text() -> None:
-    row = {"name": "web1", "port": 22, "groups": ["a", "b"], "host_key": KEY, "cpus": 8, "ssd": True, "tags": {"x": [1]}}
+    row = {
+        "name": "web1",
+        "port": 22,
+        "groups": ["a", "b"],
+        "host_key": KEY,
+        "cpus": 8,
+        "ssd": True,
+        "tags": {"x": [1]},
+    }
     (host,) = parse_json_lines(json.dumps(row) + "\n\n", "f").hosts
     assert (host.port, host.groups, host.host_keys) == (22, ("a", "b"), (KEY,))
     assert host.parameters == {"cpus": "8", "ssd": "true", "tags": '{"x":[1]}'}
