@@ -86,7 +86,8 @@ class Proxy:
 
 @dataclass(frozen=True, slots=True)
 class AttemptFacts:
-    """What is true now of one due attempt. `bindings` are those of its job task so far; `proxies` by name."""
+    """What is true now of one due attempt. `bindings` are those of its job task so far; `proxies` by name; `sealed_inputs` by
+    name, sealed to the planner's vault key (base64)."""
 
     invocation: JobInvocation | None
     host: Host | None = None
@@ -95,6 +96,7 @@ class AttemptFacts:
     bindings: Sequence[Binding] = ()
     proxies: Mapping[str, Proxy] = field(default_factory=dict)
     default_proxy: str = "local"
+    sealed_inputs: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ from uuid import UUID
 from chargehand_schemas.base import Instant, Item, Model
 from chargehand_schemas.catalog import JobTemplateSaved
 from chargehand_schemas.commands import CancelJobInvocation, InvokeJob
-from chargehand_schemas.dispatch import JobInvocationDue, JobInvocationEnded
+from chargehand_schemas.dispatch import JobInvocationDue, JobInvocationEnded, PlanChunkMissing
 from chargehand_schemas.ids import item_id, job_task_id
 from chargehand_schemas.planning import (
     CancelRefused,
@@ -238,7 +238,10 @@ def refusal(command: InvokeJob, refused: Refused, now: datetime) -> Append:
 
 
 def decide_plan(
-    due: JobInvocationDue, invocation: JobInvocation | None, hosts: Sequence[PlannedHost], now: datetime
+    due: JobInvocationDue | PlanChunkMissing,
+    invocation: JobInvocation | None,
+    hosts: Sequence[PlannedHost],
+    now: datetime,
 ) -> Decided:
     """The plan, when the time has come; nothing if it was made before, or nobody knows the invocation."""
     if invocation is None or invocation.state is not InvocationState.ACCEPTED or invocation.chunks:

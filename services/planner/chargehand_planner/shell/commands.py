@@ -138,9 +138,9 @@ class Commands:
         )
         self._tell(command, outcome)
         if isinstance(outcome, Refused):
-            return _of_invocation(None, (job_invocations.refusal(command, outcome, moment),))
+            return of_invocation(None, (job_invocations.refusal(command, outcome, moment),))
         sealed = {command.job_invocation_id: outcome.sealed_inputs} if outcome.sealed_inputs else {}
-        return replace(_of_invocation(None, outcome.appends), sealed_inputs=sealed)
+        return replace(of_invocation(None, outcome.appends), sealed_inputs=sealed)
 
     @staticmethod
     def _look_up_invoke(store: PlannerStore, command: InvokeJob) -> _Invoke:
@@ -176,7 +176,7 @@ class Commands:
         self._tell(command, outcome)
         if isinstance(outcome, Refused):
             return Change(appends=[job_invocations.cancel_refusal(command, outcome, moment)])
-        return _of_invocation(invocation, outcome.appends)
+        return of_invocation(invocation, outcome.appends)
 
     # All other commands
 
@@ -250,7 +250,7 @@ def _enrol(store: PlannerStore, command: EnrolKey, appended_at: datetime, moment
     return keys.decide_enrol(command, lookups, appended_at, moment)
 
 
-def _of_invocation(invocation: JobInvocation | None, appends: Sequence[Append]) -> Change:
+def of_invocation(invocation: JobInvocation | None, appends: Sequence[Append]) -> Change:
     """Events of an invocation's stream, with the state they lead to."""
     for append in appends:
         invocation = job_invocations.evolve(invocation, append)

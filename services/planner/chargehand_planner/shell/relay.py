@@ -24,6 +24,7 @@ from .store import Sending
 LOOK_EVERY = timedelta(seconds=5)
 STANDBY_EVERY = timedelta(seconds=1)
 RETRY_AFTER = timedelta(milliseconds=500)
+PUBLISH_WITHIN = timedelta(seconds=20)
 
 MakeTopics = Callable[[Iterable[str]], Awaitable[None]]
 
@@ -44,7 +45,6 @@ class Relay:
         self._make_topics = make_topics
         self._faults = faults
         self._made = set(made)
-        self._is_first = True
         self._finishing = asyncio.Event()
         self._log = structlog.get_logger()
 
@@ -102,7 +102,7 @@ class Relay:
         await self._prepare(sending.outgoing)
         self._faults.reach("planner.before_publish")
         try:
-            await self._publisher.publish(sending.outgoing)
+            await self._publisher.publish(sending.outgoing, timeout=PUBLISH_WITHIN)
         except PublishFailed as error:
             raise TransientFailure(f"not published yet: {error}") from error
         self._faults.reach("planner.after_publish_before_position")
