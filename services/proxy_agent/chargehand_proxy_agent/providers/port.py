@@ -13,6 +13,28 @@ from typing import Literal, Protocol
 
 Stream = Literal["stdout", "stderr"]
 EndCause = Literal["exited", "timed_out", "cancelled"]
+NeverStartedWhy = Literal["tombstone", "late", "fenced"]
+RefusedWhy = Literal[
+    "rebooted",  # the host booted after the attempt was issued
+    "disk_full",
+    "no_shell",  # the login gives no POSIX shell, or one that never answers
+    "bad_directory",  # not the user's own, on a tmpfs, read-only, a link in its place
+    "effective_user",  # cannot become that user without a password
+    "start_not_allowed",  # start_allowed said no
+    "not_valid",  # no host could take this order: a NUL in the script, a lock path that is no path
+    "unsupported_host",  # no Linux with /proc
+]
+CouldNotConnectWhy = Literal[
+    "not_valid",  # the target's own fields: an address or user that is none
+    "resolve",  # no address for the name
+    "unreachable",
+    "refused",
+    "timed_out",
+    "host_key_unknown",
+    "host_key_changed",
+    "authentication",
+    "protocol_error",  # connected, and what answered is no usable ssh server
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +73,9 @@ class StartOrder:
     `issued_ago` is the age of the attempt at that instant (rule BOOT). `earlier` are the earlier attempts to be fenced
     (rule FENCE), `unknown` those of them whose end the dispatcher does not know.
     `start_allowed` is asked after the connection is up and immediately before the wrapper is sent.
+    `lock_path` is the job task's directory as bound: its parent holds the records of all attempts; empty is the default.
+    `output_cap_bytes` is for each stream: beyond it the first and the last half are kept.
+    `tidy` are attempts (job task, number) whose output is acknowledged: the host need not keep it, only their records.
     """
 
     job_task_id: str
@@ -68,6 +93,7 @@ class StartOrder:
     earlier: Sequence[int] = ()
     unknown: Sequence[int] = ()
     output_cap_bytes: int = 64 * 1024 * 1024
+    tidy: Sequence[tuple[str, int]] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +148,10 @@ class Omitted:
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """The exit file was read, and every byte of output before it was observed."""
+    """The exit record was read, and every byte of output before it was observed.
+
+    Exactly one of `exit_status` and `signal` (as "SIGKILL") is given; neither when nobody was left to wait for the process
+    that a cancel ended. `ended_ago` is None when the host has booted since."""
 
     exit_status: int | None
     signal: str | None
@@ -130,6 +159,7 @@ class Ended:
     lengths: Mapping[Stream, int]
     ran_for: timedelta
     boot_id: str
+    ended_ago: timedelta | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,23 +175,26 @@ class Interrupted:
 class NeverStarted:
     """A tombstone holds the attempt's lock: nothing can start it any more. `why`: tombstone, late or fenced."""
 
-    why: Literal["tombstone", "late", "fenced"]
+    why: NeverStartedWhy
     fenced_by: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Refused:
-    """The wrapper did not start it and left the lock free (rebooted since issue, no shell, disk full, no such user)."""
+    """Only of a start: it was not started and the lock left free (rebooted since issue, no shell, disk full, no such user)."""
 
-    why: Literal["rebooted", "disk_full", "no_shell", "bad_directory", "effective_user", "start_not_allowed"]
+    why: RefusedWhy
     detail: str
 
 
 @dataclass(frozen=True, slots=True)
 class ConnectionLost:
-    """The connection went away; the truth is on the host, look again."""
+    """The connection went away, or what came over it could not be read; the truth is on the host, look again.
+
+    `order_sent` is False when it is certain that nothing of the order reached the host: then there is nothing to look for."""
 
     detail: str
+    order_sent: bool = True
 
 
 Observation = Started | Output | Omitted | Ended | Interrupted | NeverStarted | Refused | ConnectionLost
@@ -170,15 +203,16 @@ Observation = Started | Output | Omitted | Ended | Interrupted | NeverStarted | 
 class CouldNotConnect(Exception):
     """No connection, and so nothing was sent. `why` is one closed word, `detail` is for people (already harmless text)."""
 
-    def __init__(self, why: str, detail: str) -> None:
+    def __init__(self, why: CouldNotConnectWhy, detail: str) -> None:
         super().__init__(f"{why}: {detail}")
-        self.why = why
+        self.why: CouldNotConnectWhy = why
         self.detail = detail
 
 
 class HostConnection(Protocol):
     """An open way to one host. Both calls may be used more than once; each iterator ends after a final observation
-    (Ended, Interrupted, NeverStarted, Refused, ConnectionLost)."""
+    (Ended, Interrupted, NeverStarted, Refused, ConnectionLost). An iterator that is closed early stops watching and nothing
+    else: what was started runs on."""
 
     def start(self, order: StartOrder, start_allowed: StartAllowed) -> AsyncIterator[Observation]: ...
 

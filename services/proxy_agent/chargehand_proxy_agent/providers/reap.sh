@@ -1,0 +1,65 @@
+# Finds every process of an attempt, and ends them. Runs as the user the script runs as; wrapper.py hands it to the wrapper as text.
+# Arguments: probe|end PID BORN MARK GRACE. `probe` succeeds if any process is left, `end` when none is (TERM, the grace in 1/100 s,
+# KILL; fails when some are left all the same). A process belongs to the attempt when it carries CHARGEHAND_ATTEMPT=MARK in its
+# environment, or is of the session or the group of PID, unless that number has passed to a process born later.
+
+action=$1 leader=$2 born=$3 mark=$4 grace=$5
+
+# A process may be called anything, ") S 1" and line ends included: what counts stands behind the last ')'.
+if [ -d "/proc/$leader" ]; then
+    stat=
+    while read -r line; do stat=$stat$line; done <"/proc/$leader/stat"
+    set -- ${stat##*) }
+    [ "${20}" = "$born" ] || leader=0
+fi
+in_session="\\) [^ZX] -?[0-9]+ ($leader -?[0-9]+|-?[0-9]+ $leader) [^)]*\$"
+any_left() {
+    left=
+    for found in $(
+        grep -lsF "CHARGEHAND_ATTEMPT=$mark" /proc/[0-9]*/environ
+        [ "$leader" = 0 ] || grep -lsE "$in_session" /proc/[0-9]*/stat
+    ); do
+        found=${found#/proc/}
+        left="$left ${found%/*}"
+    done
+    [ "$left" ]
+}
+clock() {
+    read -r now rest </proc/uptime
+    rest=1${now#*.}
+    now=$((${now%.*} * 100 + rest - 100))
+}
+# Each process is asked once, and woken if it was stopped.
+ask() {
+    for found in $left; do
+        case " $asked " in
+        *" $found "*) continue ;;
+        esac
+        asked="$asked $found"
+        kill -s TERM "$found"
+        kill -s CONT "$found"
+    done
+}
+force() {
+    [ "$leader" = 0 ] || kill -s KILL -- "-$leader"
+    for found in $left; do kill -s KILL "$found"; done
+}
+
+any_left
+some=$?
+[ "$action" = end ] || exit $some
+clock
+patient=$((now + grace)) asked= pause=0.02
+while any_left; do
+    clock
+    if [ $now -lt $patient ]; then
+        ask
+    elif [ $now -lt $((patient + 300)) ]; then
+        force
+    else
+        exit 1
+    fi
+    sleep $pause || sleep 1
+    [ $pause = 0.2 ] || [ $((now - patient + grace)) -lt 20 ] || pause=0.2
+done
+exit 0
