@@ -21,7 +21,7 @@ from ..errors import CommandError, ExitStatus
 from .child import STOP_WITHIN_S, Child, Late, Program
 from .credentials import make_keys, make_token
 from .layout import LOCAL_PROXY, DataDirectory
-from .logs import last_lines, turn_over
+from .logs import last_lines, open_log, turn_over
 from .ports import LOOPBACK, first_free
 from .programs import kafka_environment, service_programs
 from .state import ChildState, Lock, UpState, forget_state, load_state, save_state
@@ -230,7 +230,7 @@ class Stack:
     def _log(self, text: str) -> None:
         path = self._data.log_of("up")
         if path.parent.is_dir():
-            with path.open("a", encoding="utf-8") as file:
+            with os.fdopen(open_log(path), "a", encoding="utf-8") as file:
                 file.write(f"{datetime.now(UTC).isoformat(timespec='milliseconds')} {text}\n")
 
 
@@ -246,7 +246,7 @@ async def _ready_or_not(child: Child) -> None:
 
 
 def _did_not_start(program: Program, what: str) -> CommandError:
-    lines = last_lines(program.log, 3)
+    lines = [" ".join(line.split()) for line in last_lines(program.log, 3)]
     return CommandError(
         f"{program.name} {what}.",
         why=" | ".join(lines) if lines else "it wrote nothing to its log.",
