@@ -1,4 +1,4 @@
-"""Exit statuses and the one error of the command line: what, why, what to do (DESIGN section 10).
+"""Exit statuses and the one error of the command line: what, why, what to do (docs/reference/commands.md).
 
 Owns both. Errors of the client library are its own; `commands` turns them into these.
 """

@@ -1,4 +1,4 @@
-"""The command line's door: the groups, and what an error looks like (DESIGN section 10). What a command does is in `commands`.
+"""The command line's door: the groups, and what an error looks like (docs/reference/commands.md). What a command does is in `commands`.
 
 Nothing but click is imported before a command is known.
 """

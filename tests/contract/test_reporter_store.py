@@ -357,7 +357,7 @@ def test_a_transaction_that_fails_stores_nothing(stores: Stores, story: Story) -
 
 
 def test_a_read_model_built_anew_finds_the_output_that_was_kept(tmp_path: Path, story: Story) -> None:
-    """DESIGN section 9: read models can be deleted and rebuilt; the store of output is its primary copy."""
+    """Read models can be deleted and rebuilt; the store of output is its primary copy."""
     first = Stores("", tmp_path / "reporter")
     first.take(story.lines())
     first.close()

@@ -1,4 +1,4 @@
-"""Chargehand over HTTP, as a person: what the command line is written on (DESIGN section 10).
+"""Chargehand over HTTP, as a person: what the command line is written on (docs/reference/commands.md).
 
 Owns requests, pages, live streams with reconnection, and turning problems into the errors of `client.errors`. No decision
 about jobs and nothing of a terminal enters here.

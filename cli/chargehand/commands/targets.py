@@ -1,4 +1,4 @@
-"""Which hosts a job is for, and asking before it is many (DESIGN section 10).
+"""Which hosts a job is for, and asking before it is many (docs/reference/commands.md).
 
 Owns the limits: all, or more than 50, is asked; over 10 % of the inventory the number is typed; without a terminal it must
 be said beforehand. What was confirmed is what the planner enforces.

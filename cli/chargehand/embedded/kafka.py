@@ -7,7 +7,7 @@ stays behind; the next start recovers the data (4 s). Elsewhere it lives on, and
 starter lives is found and used by a second start, and left alone by that one's `stop`.
 
 Which accounts. Everything on this machine that talks to it belongs to whoever may read the folder, and what each service may
-*say* is decided by its signature (DESIGN: trust), so one account with all rights, `chargehand`, serves them all. Further ones
+*say* is decided by its signature (docs/explanation/trust.md), so one account with all rights, `chargehand`, serves them all. Further ones
 can be made with the folder (`accounts`), without any right: Kafka's storage tool makes them before a broker runs.
 """
 

@@ -1,4 +1,4 @@
-"""What a host printed, made harmless for a terminal (DESIGN section 5) or plain for a pipe.
+"""What a host printed, made harmless for a terminal (docs/explanation/trust.md) or plain for a pipe.
 
 Owns which control sequences pass: on a terminal colours only, everything else is shown; in a pipe none, colours included.
 Pure: bytes and text in and out.

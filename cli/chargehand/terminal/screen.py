@@ -1,4 +1,4 @@
-"""Where output goes: data to stdout, all else to stderr; colours, prompts and bars on a terminal only (DESIGN section 10).
+"""Where output goes: data to stdout, all else to stderr; colours, prompts and bars on a terminal only (docs/reference/commands.md).
 
 Owns the two streams and what may be done with them. rich is imported when the first table is drawn.
 """

@@ -70,7 +70,7 @@ def duration(interval: timedelta) -> str:
 
 
 def job_document(invocation: JobInvocationDocument, job_tasks: Sequence[JobTaskDocument]) -> dict[str, object]:
-    """The document of `exec`, `invoke` and `job show` (DESIGN section 10)."""
+    """The document of `exec`, `invoke` and `job show` (docs/reference/commands.md)."""
     document = invocation.model_dump(mode="json", exclude={"position", "hidden_inputs", "properties"})
     return {**document, "job_tasks": [job_task_row(job_task) for job_task in job_tasks]}
 

@@ -1,4 +1,4 @@
-"""The fold of all messages: order, repetition and grouping change nothing (DESIGN sections 4 and 9; S5, S62, S63, S64)."""
+"""The fold of all messages: order, repetition and grouping change nothing (S5, S62, S63, S64)."""
 
 from collections.abc import Iterable
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""The binder: one decision for each attempt, with what is true now (docs/protocol.md, rules BIND and PIN; DESIGN section 5).
+"""The binder: one decision for each attempt, with what is true now (docs/protocol.md, rules BIND and PIN; docs/explanation/trust.md).
 
 Owns whether an attempt may be bound, to what, and what a cancel or resume of it becomes. It believes the planner's own facts
 and takes from the dispatcher only what the planner cannot know: the attempt's number and its times. Rendering comes in as data.

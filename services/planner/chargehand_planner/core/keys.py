@@ -1,6 +1,6 @@
 """The aggregates Key and EnrolmentToken: whose key is trusted for what, from its enrolment to its revocation.
 
-Owns those decisions (DESIGN section 5). Signatures were checked before a command comes here; no private half is ever seen.
+Owns those decisions (docs/explanation/trust.md). Signatures were checked before a command comes here; no private half is ever seen.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Who may ask for what: the right each command needs, the rights each principal has, and who may speak for whom.
 
-Owns DESIGN section 5 as far as commands go: what fails `may_speak` has no effect at all, what fails `check_actor` is refused.
+Owns docs/explanation/trust.md as far as commands go: what fails `may_speak` has no effect at all, what fails `check_actor` is refused.
 """
 
 from __future__ import annotations

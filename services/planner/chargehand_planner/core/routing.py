@@ -1,6 +1,6 @@
 """Where an event goes: its topic and its key. Events of the planner alone go nowhere.
 
-Owns the keys of the planner's topics (DESIGN section 3).
+Owns the keys of the planner's topics (docs/reference/topics.md).
 """
 
 from __future__ import annotations

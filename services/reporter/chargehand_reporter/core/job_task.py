@@ -1,7 +1,7 @@
 """A job task as readers see it: its status from the dispatcher's events only, its attempts from everybody's facts.
 
 Owns what each event changes. Every fold here is monotonic: repeats and reorderings across topics change nothing
-(DESIGN section 9; docs/protocol.md section 3, item 3). Whose word counts for an attempt is decided here too: an agent's
+(docs/adr/0018-the-dispatcher-says-every-state.md). Whose word counts for an attempt is decided here too: an agent's
 report counts once the dispatcher or the binder named its proxy for that attempt.
 """
 
@@ -235,7 +235,7 @@ def end(task: JobTask, ended: JobTaskEnded) -> JobTask:
 
 
 def contradicts(task: JobTask, ended: JobTaskEnded) -> bool:
-    """Whether a verdict differs from the one that is known: promise 1 of DESIGN section 4 is broken, and somebody must know."""
+    """Whether a verdict differs from the one that is known: promise 1 of docs/explanation/architecture.md is broken, and somebody must know."""
     return bool(task.verdict_rank) and (task.status, task.reason, task.exit_status) != (
         ended.status,
         ended.reason,
