@@ -1,0 +1,191 @@
+"""An installation as far as the reporter and the gateway see one: keys of all writers, their messages, and both processes.
+
+Owns starting, killing and stopping the two, and the voices of planner, dispatcher and agents. The planner's decisions about
+posted commands are given by `PlannerVoice`, word by word as a test says.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from datetime import timedelta
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+from chargehand.embedded.kafka import KafkaAddress
+from chargehand_chassis.clock import now
+from chargehand_chassis.kafka import Publisher, ensure_topics
+from chargehand_chassis.keys import OwnKeys, generate_keys, public_document
+from chargehand_chassis.settings import KafkaSettings
+from chargehand_schemas.base import Item
+from chargehand_schemas.batches import Outgoing
+from chargehand_schemas.catalog import KeyEnrolled
+from chargehand_schemas.reasons import Role
+from chargehand_schemas.topics import CATALOG_EVENTS
+
+from support.processes import track
+from support.story import Line
+from support.waiting import wait_until
+
+REPORTER = "from chargehand_reporter.shell.service import main; raise SystemExit(main())"
+GATEWAY = "from chargehand_reporter.shell.gateway import main; raise SystemExit(main())"
+_STOP_WITHIN_S = 20
+
+
+@dataclass
+class Installation:
+    """One data directory, one planner, and who is enrolled with it."""
+
+    kafka: KafkaAddress
+    directory: Path
+    store_url: str = ""
+    settings: KafkaSettings = field(init=False)
+    keys: dict[str, OwnKeys] = field(default_factory=dict)
+    publishers: dict[str, Publisher] = field(default_factory=dict)
+    processes: list[subprocess.Popen[bytes]] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.settings = KafkaSettings(
+            kafka_bootstrap=self.kafka.bootstrap,
+            kafka_username=self.kafka.username,
+            kafka_password_file=self.kafka.password_file,
+        )
+        (self.directory / "keys").mkdir(parents=True, mode=0o700)
+
+    async def open(self) -> None:
+        """Topics, keys, and the enrolment of everybody."""
+        await ensure_topics(self.settings)
+        planner = self.make_keys("planner")
+        document = public_document(planner, Role.PLANNER, "planner")
+        import json
+
+        (self.directory / "keys" / "planner.pub.json").write_text(json.dumps(document))
+        await self.voice("planner")
+        for name, role, subject in (
+            ("dispatcher", Role.DISPATCHER, "dispatcher"),
+            ("reporter", Role.REPORTER, "reporter"),
+            ("gateway", Role.GATEWAY, "gateway"),
+            ("agent-local", Role.AGENT, "local"),
+            ("agent-other", Role.AGENT, "other"),
+        ):
+            self.make_keys(name)
+            await self.enrol(name, role, subject)
+
+    async def close(self) -> None:
+        for process in self.processes:
+            self.stop(process)
+        for publisher in self.publishers.values():
+            await publisher.stop()
+
+    def make_keys(self, name: str) -> OwnKeys:
+        self.keys[name] = generate_keys(self.directory / "keys" / f"{name}.json")
+        return self.keys[name]
+
+    async def voice(self, name: str) -> Publisher:
+        """A publisher that signs as this one."""
+        if name not in self.publishers:
+            self.publishers[name] = Publisher(self.settings, self.keys[name], f"{name}/test")
+            await self.publishers[name].start()
+        return self.publishers[name]
+
+    async def enrol(self, name: str, role: Role, subject: str) -> None:
+        keys = self.keys[name]
+        event = KeyEnrolled(
+            id=uuid4(), time=now(), kid=keys.kid, role=role, subject=subject, agent_id=name,
+            signing_key=keys.signing_public.hex(), sealing_key=keys.sealing_public.hex(),
+        )  # fmt: skip
+        await (await self.voice("planner")).publish([Outgoing(CATALOG_EVENTS.name, keys.kid, event)])
+
+    async def tell(self, lines: Iterable[Line], proxy: str = "local") -> None:
+        """Publish lines in their order, each under its writer's signature."""
+        for role, run in groupby(lines, key=lambda line: line.role):
+            name = f"agent-{proxy}" if role is Role.AGENT else role.value
+            await (await self.voice(name)).publish([line.outgoing for line in run])
+
+    async def say(self, key: str, *items: Item, by: str = "planner") -> None:
+        """Publish items of the catalog, or of agents."""
+        from chargehand_schemas.registry import type_of
+
+        rows = [Outgoing(type_of(type(item)).topic.name, key, item) for item in items]
+        await (await self.voice(by)).publish(rows)
+
+    # --- processes --------------------------------------------------------------------------------------------------
+
+    def environment(self, service: str, **more: str) -> dict[str, str]:
+        """Settings of a service, as the supervisor gives them."""
+        mine = {
+            "DATA": str(self.directory / service),
+            "KAFKA_BOOTSTRAP": self.kafka.bootstrap,
+            "KAFKA_USERNAME": self.kafka.username,
+            "KAFKA_PASSWORD_FILE": str(self.kafka.password_file),
+            "KEY_FILE": str(self.directory / "keys" / f"{service}.json"),
+            "PLANNER_KEY_FILE": str(self.directory / "keys" / "planner.pub.json"),
+            "STORE_URL": self.store_url,
+            "PARENT_PID": str(os.getpid()),
+            **more,
+        }
+        kept = {name: os.environ[name] for name in ("PATH", "HOME", "CHARGEHAND_TEST_SESSION") if name in os.environ}
+        return kept | {f"CHARGEHAND_{name}": value for name, value in mine.items()}
+
+    def start(self, service: str, program: str, **more: str) -> subprocess.Popen[bytes]:
+        """Start a service; its log goes to a file in the directory."""
+        log = (self.directory / f"{service}.log").open("ab")
+        process = subprocess.Popen(
+            [sys.executable, "-c", program], env=self.environment(service, **more), stdout=log, stderr=log
+        )
+        log.close()
+        track(process.pid)
+        self.processes.append(process)
+        return process
+
+    def start_reporter(self, **more: str) -> subprocess.Popen[bytes]:
+        return self.start("reporter", REPORTER, SESSION_TIMEOUT="PT3S", **more)
+
+    def start_gateway(self, **more: str) -> tuple[subprocess.Popen[bytes], str]:
+        """The gateway on a free port, and its address."""
+        port_file = self.directory / f"port-{uuid4().hex}"
+        process = self.start("gateway", GATEWAY, HTTP_PORT="0", HTTP_PORT_FILE=str(port_file), **more)
+        wait_until(lambda: port_file.exists() or process.poll() is not None, within=timedelta(seconds=30))
+        assert process.poll() is None, self.log("gateway")
+        return process, f"http://127.0.0.1:{port_file.read_text()}"
+
+    def stop(self, process: subprocess.Popen[bytes]) -> int:
+        """SIGTERM, and the exit status."""
+        if process.poll() is None:
+            process.terminate()
+        try:
+            return process.wait(_STOP_WITHIN_S)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+            raise
+
+    def log(self, service: str) -> str:
+        return (self.directory / f"{service}.log").read_text(errors="replace")[-4000:]
+
+
+def scratch() -> tempfile.TemporaryDirectory[str]:
+    return tempfile.TemporaryDirectory(prefix="chargehand-reporting-")
+
+
+async def until(is_so: Any, *, within_s: float = 30) -> None:
+    """Return as soon as a question answers true; it may be a coroutine function."""
+    async with asyncio.timeout(within_s):
+        while True:
+            answer = is_so()
+            if asyncio.iscoroutine(answer):
+                answer = await answer
+            if answer:
+                return
+            await asyncio.sleep(0.02)
+
+
+def in_batches(lines: Sequence[Line], size: int) -> list[Sequence[Line]]:
+    return [lines[start : start + size] for start in range(0, len(lines), size)]
