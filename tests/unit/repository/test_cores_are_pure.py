@@ -28,6 +28,7 @@ PURE = {
         "copy",
         "dataclasses",
         "datetime",
+        "difflib",
         "enum",
     ),
     *(
