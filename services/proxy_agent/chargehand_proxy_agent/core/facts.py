@@ -1,0 +1,47 @@
+"""What the agent knows of itself when it judges an attempt. Owns these facts; measuring them is the shell's."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from uuid import UUID
+
+from .output import OutputLimits
+from .policy import Policy
+
+
+@dataclass(frozen=True, slots=True)
+class AgentFacts:
+    """The agent now.
+
+    `agent_boot_id` is of this process, `journal_id` and `journal_birth` of the journal (None: no trusted clock yet since it
+    was made). `clock_offset`: this clock minus the broker's, None while not known. `providers`: those offered, and whether
+    each has a lock on the host.
+    """
+
+    agent_id: str
+    agent_boot_id: UUID
+    journal_id: UUID
+    proxy: str
+    journal_birth: datetime | None = None
+    clock_offset: timedelta | None = None
+    clock_margin: timedelta = timedelta(seconds=5)
+    providers: Mapping[str, bool] = field(default_factory=dict)
+    policy: Policy = field(default_factory=Policy)
+    limits: OutputLimits = field(default_factory=OutputLimits)
+    is_stopping: bool = False
+    journal_keep: timedelta = timedelta(minutes=10)
+    hosts_keep: timedelta = timedelta(days=14)
+
+    @property
+    def is_clock_trusted(self) -> bool:
+        """docs/protocol.md, rule CLK: outside the margin, or unmeasured, nothing is started."""
+        return self.clock_offset is not None and abs(self.clock_offset) <= self.clock_margin
+
+    def is_within_journal(self, issued_at: datetime) -> bool:
+        """Issued so late that this journal would know it (docs/protocol.md, rules JID, ONE, SOLO)."""
+        return self.journal_birth is not None and issued_at >= self.journal_birth + self.clock_margin
+
+    def has_host_lock(self, provider: str) -> bool:
+        return self.providers.get(provider, False)

@@ -1,0 +1,126 @@
+"""Whether this agent starts an attempt at all: the second fence, after the planner's (docs/explanation/trust.md).
+
+Owns the reasons to release a command on receipt. Signatures were checked before it comes here.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from dataclasses import dataclass
+from datetime import datetime
+from functools import lru_cache
+from typing import TYPE_CHECKING, NamedTuple
+
+from chargehand_schemas.proxy_commands import ProxyCommand, RunProxyCommand
+from chargehand_schemas.reasons import ReleaseReason
+
+if TYPE_CHECKING:
+    from .facts import AgentFacts
+
+ANY = "*"
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """What the proxy's owner lets be run here. `allowed_effective_users` with `*`: any that is not denied. Denied scripts are
+    regular expressions, searched in the rendered script."""
+
+    allowed_effective_users: frozenset[str] = frozenset({ANY})
+    denied_effective_users: frozenset[str] = frozenset()
+    denied_scripts: tuple[str, ...] = ()
+
+
+class Objection(NamedTuple):
+    """Why an attempt is released on receipt."""
+
+    why: ReleaseReason
+    detail: str
+
+
+def is_for(command: ProxyCommand, proxy: str) -> bool:
+    """Whether a command in this proxy's topic also names this proxy; else it has no effect."""
+    return command.proxy == proxy
+
+
+def objection(command: RunProxyCommand, now: datetime, facts: AgentFacts) -> Objection | None:
+    """The first reason not to start it, None if there is none. The clock comes first: no time is judged by a wrong one."""
+    return (
+        _clock(facts)
+        or _time(command, now)
+        or _stopping(facts)
+        or _script(command)
+        or _provider(command, facts)
+        or _journal(command, facts)
+        or _users(command.effective_user, facts.policy)
+        or _denied(command.script, facts.policy)
+    )
+
+
+def _clock(facts: AgentFacts) -> Objection | None:
+    if facts.is_clock_trusted:
+        return None
+    if facts.clock_offset is None:
+        return Objection(ReleaseReason.CLOCK_OFFSET, "this agent's clock was not compared with the broker's yet")
+    off, margin = facts.clock_offset.total_seconds(), facts.clock_margin.total_seconds()
+    return Objection(
+        ReleaseReason.CLOCK_OFFSET, f"this agent's clock is off by {off:+.1f} s, more than {margin:g} s: set it right"
+    )
+
+
+def _time(command: RunProxyCommand, now: datetime) -> Objection | None:
+    if now < command.not_after:
+        return None
+    late = (now - command.not_after).total_seconds()
+    return Objection(ReleaseReason.EXPIRED, f"received {late:.1f} s after the latest start")
+
+
+def _stopping(facts: AgentFacts) -> Objection | None:
+    return Objection(ReleaseReason.STOPPING, "this agent is stopping") if facts.is_stopping else None
+
+
+def _script(command: RunProxyCommand) -> Objection | None:
+    if _digest(command.script) != command.script_digest:
+        return Objection(ReleaseReason.NOT_VALID, "the script does not have the digest that was bound")
+    if command.sealed:
+        names = ", ".join(sorted(command.sealed))[:200]
+        return Objection(ReleaseReason.NOT_SUPPORTED, f"this agent cannot fill hidden values in yet ({names})")
+    return None
+
+
+def _provider(command: RunProxyCommand, facts: AgentFacts) -> Objection | None:
+    if command.provider_type in facts.providers:
+        return None
+    offered = ", ".join(sorted(facts.providers)) or "none"
+    return Objection(ReleaseReason.NOT_SUPPORTED, f"no provider {command.provider_type!r} here; offered: {offered}")
+
+
+def _journal(command: RunProxyCommand, facts: AgentFacts) -> Objection | None:
+    """docs/protocol.md, rule SOLO: without a lock on the host, only what this journal must know if it was ever here."""
+    if facts.has_host_lock(command.provider_type) or facts.is_within_journal(command.issued_at):
+        return None
+    return Objection(ReleaseReason.JOURNAL, "issued before this agent's journal began; another one may have started it")
+
+
+def _users(effective_user: str, policy: Policy) -> Objection | None:
+    allowed = policy.allowed_effective_users
+    is_allowed = ANY in allowed or effective_user in allowed or not effective_user
+    if is_allowed and effective_user not in policy.denied_effective_users:
+        return None
+    return Objection(ReleaseReason.POLICY, f"this agent's policy does not let scripts run as {effective_user!r}")
+
+
+def _denied(script: str, policy: Policy) -> Objection | None:
+    pattern = _denied_by(script, policy.denied_scripts) if policy.denied_scripts else None
+    return None if pattern is None else Objection(ReleaseReason.POLICY, f"this agent's policy denies /{pattern}/")
+
+
+# One invocation's rendering is mostly the same on all its hosts: judged once.
+@lru_cache(maxsize=32)
+def _digest(script: str) -> str:
+    return hashlib.sha256(script.encode()).hexdigest()
+
+
+@lru_cache(maxsize=32)
+def _denied_by(script: str, patterns: tuple[str, ...]) -> str | None:
+    return next((pattern for pattern in patterns if re.search(pattern, script)), None)
