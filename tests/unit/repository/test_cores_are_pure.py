@@ -36,6 +36,7 @@ PURE = {
         "functools",
         "hashlib",
         "heapq",
+        "html",
         "ipaddress",
         "itertools",
         "json",
