@@ -1,5 +1,7 @@
 """The fold of output by range (docs/protocol.md, rule RANGE; S69)."""
 
+from itertools import pairwise
+
 from chargehand_reporter.core.output import Chunk, Omission, Piece, StreamState, fold_output, may_close_hole
 from hypothesis import given
 from hypothesis import strategies as st
@@ -16,14 +18,17 @@ class Store:
         self.held: Held = {}
 
     def take(self, *pieces: Piece) -> None:
-        waiting = tuple(self.held.values()) if may_close_hole(self.state, pieces) else ()
-        folded = fold_output(self.state, waiting, pieces)
+        known = tuple(self.held.values()) if may_close_hole(self.state, pieces) else ()
+        folded = fold_output(self.state, known, pieces)
         for piece in folded.appended:
             assert piece.offset == len(self.data), "a stored segment begins where the one before ended"
             self.data += piece.data
         for start in folded.released:
             del self.held[start]
-        self.held |= {piece.start: piece for piece in folded.held}
+        for waiting in folded.held:
+            kept = self.held.get(waiting.start)
+            if kept is None or kept.end < waiting.end:
+                self.held[waiting.start] = waiting
         self.state = folded.state
 
 
@@ -41,6 +46,14 @@ def test_a_chunk_beyond_a_hole_waits_and_is_not_counted() -> None:
     store.take(Chunk(10, b"later\n"))
     assert (store.data, store.state.end, store.state.newlines) == (b"", 0, 0)
     assert list(store.held) == [10]
+
+
+def test_a_shorter_piece_does_not_replace_the_one_that_waits() -> None:
+    store = Store()
+    store.take(Chunk(4, b"5678"))
+    store.take(Chunk(4, b"5"), Chunk(4, b""))
+    store.take(Chunk(0, b"1234"))
+    assert store.data == b"12345678"
 
 
 def test_what_waits_is_taken_when_the_hole_is_filled() -> None:
@@ -101,7 +114,7 @@ def reported(draw: st.DrawFn) -> tuple[bytes, tuple[int, int] | None, list[list[
     for low, high in spans:
         for _ in range(2):
             cuts = [low, *sorted(draw(st.lists(st.integers(low, high), max_size=6))), high]
-            pieces += [Chunk(a, data[a:b]) for a, b in zip(cuts, cuts[1:], strict=False)]
+            pieces += [Chunk(a, data[a:b]) for a, b in pairwise(cuts)]
     pieces += draw(st.lists(st.sampled_from(pieces), max_size=8))
     shuffled = draw(st.permutations(pieces))
     groups: list[list[Piece]] = [[]]

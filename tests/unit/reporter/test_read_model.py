@@ -68,7 +68,9 @@ class Memory:
             held = self.held.setdefault(key, {})
             for start in folded.released:
                 held.pop(start)
-            held.update({piece.start: piece for piece in folded.held})
+            for waiting in folded.held:
+                if waiting.start not in held or held[waiting.start].end < waiting.end:
+                    held[waiting.start] = waiting
             for piece in folded.appended:
                 assert piece.offset == len(self.data.get(key, b""))
                 self.data[key] = self.data.get(key, b"") + piece.data

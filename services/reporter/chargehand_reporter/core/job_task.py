@@ -235,7 +235,7 @@ def end(task: JobTask, ended: JobTaskEnded) -> JobTask:
 
 
 def contradicts(task: JobTask, ended: JobTaskEnded) -> bool:
-    """Whether a verdict differs from the one that is known: then the first promise of docs/explanation/architecture.md is broken."""
+    """Whether a verdict differs from the one that is known: the first promise of docs/explanation/architecture.md is broken."""
     return bool(task.verdict_rank) and (task.status, task.reason, task.exit_status) != (
         ended.status,
         ended.reason,

@@ -62,7 +62,8 @@ class Appended:
 
 @dataclass(frozen=True, slots=True)
 class FoldedOutput:
-    """The result of a fold: the new state, what is to be stored, what is to be kept waiting, what waits no more (starts)."""
+    """The result of a fold: the new state, what is to be stored, what waits no more (starts), what is to be kept waiting,
+    each piece unless a longer one from the same start waits already."""
 
     state: StreamState
     appended: tuple[Appended, ...] = ()
@@ -81,7 +82,7 @@ def fold_output(state: StreamState, waiting: Sequence[Piece], arrivals: Iterable
     pieces = dict(known)
     for piece in arrivals:
         kept = pieces.get(piece.start)
-        if piece.end > state.end and (kept is None or kept.end < piece.end):
+        if piece.end > max(state.end, piece.start) and (kept is None or kept.end < piece.end):
             pieces[piece.start] = piece
     fold = _Fold(state)
     beyond = [piece for _, piece in sorted(pieces.items()) if not fold.take(piece)]
