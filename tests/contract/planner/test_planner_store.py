@@ -14,8 +14,10 @@ from chargehand_planner.core.job_invocations import InvocationState, JobInvocati
 from chargehand_planner.core.keys import key_id
 from chargehand_planner.core.outcomes import Append, Decided
 from chargehand_planner.core.rights import Person, Program
+from chargehand_planner.core.routing import PRIVATE
 from chargehand_planner.core.users import UserLookups
 from chargehand_planner.shell.store import Change, Conflict, Due, Fenced, HostReport, Offer, PlannerStore, open_store
+from chargehand_planner.shell.store.stored_events import model_named, type_name
 from chargehand_schemas.base import Item
 from chargehand_schemas.catalog import CommandDecided, HostChanged, HostRegistered, HostRemoved, JobTemplateSaved
 from chargehand_schemas.commands import (
@@ -38,6 +40,8 @@ from chargehand_schemas.planning import (
     ScriptRendered,
 )
 from chargehand_schemas.reasons import JobInvocationStatus, Role
+from chargehand_schemas.registry import MESSAGE_TYPES
+from chargehand_schemas.topics import CATALOG_EVENTS, PLANNING_EVENTS, PROXY_COMMANDS
 
 NOON = datetime(2026, 11, 24, 12, tzinfo=UTC)
 HERE = ("chargehand.dispatch-events.v1", 2)
@@ -398,7 +402,9 @@ def test_old_bindings_of_ended_invocations_are_forgotten_and_no_others(store: Pl
     going_on, over = invoked(store, "web1"), invoked(store, "web1")
     host_id = store.targeted(over.job_invocation_id)[0]
     rows = [bound(i.job_invocation_id, host_id) for i in (going_on, over)]
-    store.record(Change(bindings=rows, invocations=[over.model_copy(update={"state": InvocationState.ENDED})], moment=NOON))
+    store.record(
+        Change(bindings=rows, invocations=[over.model_copy(update={"state": InvocationState.ENDED})], moment=NOON)
+    )
     assert store.forget(NOON) == 0
     assert store.forget(NOON + timedelta(days=15)) == 1
     assert set(store.bindings([row.job_task_id for row in rows])) == {rows[0].job_task_id}
@@ -448,3 +454,9 @@ def test_database_functions_of_the_library_are_refused(
     monkeypatch.setenv("POSTGRES_ENABLE_DB_FUNCTIONS", "y")
     with pytest.raises(FatalFailure, match="POSTGRES_ENABLE_DB_FUNCTIONS"):
         open_store(tmp_path, postgres())
+
+
+def test_every_event_the_planner_writes_comes_back_as_its_own_type() -> None:
+    written = [m.model for m in MESSAGE_TYPES if m.topic in (CATALOG_EVENTS, PLANNING_EVENTS, PROXY_COMMANDS)]
+    for model in (*written, *PRIVATE):
+        assert model_named(type_name(model)) is model

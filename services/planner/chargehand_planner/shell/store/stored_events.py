@@ -12,12 +12,14 @@ from uuid import UUID
 
 from chargehand_schemas.base import Item
 from chargehand_schemas.registry import MESSAGE_TYPES, split_type, type_of
+from chargehand_schemas.topics import CATALOG_EVENTS, PLANNING_EVENTS, PROXY_COMMANDS
 from chargehand_schemas.upcasters import upcast
 from eventsourcing.persistence import StoredEvent
 
 from ...core.events import JobInvocationClosed, TargetingCopied
 from ...core.outcomes import Append
 
+_TOPICS = (CATALOG_EVENTS, PLANNING_EVENTS, PROXY_COMMANDS)
 _OWN: dict[type[Item], tuple[str, int]] = {
     TargetingCopied: ("chargehand.planner.targeting-copied", 1),
     JobInvocationClosed: ("chargehand.planner.job-invocation-closed", 1),
@@ -35,7 +37,8 @@ def type_name(model: type[Item]) -> str:
 
 @cache
 def _models() -> dict[str, tuple[type[Item], int]]:
-    published = {m.family: (m.model, m.version) for m in MESSAGE_TYPES}
+    # A name of a type is unique in its topic only.
+    published = {m.family: (m.model, m.version) for m in MESSAGE_TYPES if m.topic in _TOPICS}
     return published | {family: (model, version) for model, (family, version) in _OWN.items()}
 
 
