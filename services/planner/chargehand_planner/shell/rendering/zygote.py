@@ -125,16 +125,19 @@ def _fork(control: socket.socket, descriptor: int) -> int:
 def _work(descriptor: int) -> NoReturn:
     """A worker's whole life; whatever happens, it does not come back to the zygote's loop."""
     try:
-        _confine()
+        _confine(descriptor)
         _serve(socket.socket(fileno=descriptor))
     finally:
         os._exit(0)
 
 
-def _confine() -> None:
+def _confine(descriptor: int) -> None:
     nowhere = os.open(os.devnull, os.O_RDWR)
     for number in (0, 1, 2):
         os.dup2(nowhere, number)
+    # Nothing of the zygote's is left open: neither its socket to the planner nor its ends of pipes.
+    os.closerange(3, descriptor)
+    os.closerange(descriptor + 1, 1024)
     for limit, value in (
         (resource.RLIMIT_AS, MEMORY_BYTES),
         (resource.RLIMIT_CORE, 0),
