@@ -10,13 +10,13 @@ import contextlib
 import os
 import secrets
 import shutil
-from collections.abc import AsyncIterator, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
 
 import psutil
-from chargehand_proxy_agent.providers.port import LookOrder, Output, StartOrder, Stream
+from chargehand_proxy_agent.providers.port import LookOrder, StartOrder
 from chargehand_proxy_agent.providers.wrapper import (
     Alive,
     Answer,
@@ -158,27 +158,3 @@ def marked_below(home: Path) -> list[psutil.Process]:
             if process.environ().get("HOME") == str(home):
                 found.append(process)
     return found
-
-
-def text_of(answers: Sequence[Answer], stream: Stream = "stdout") -> bytes:
-    """The bytes of a stream, which must come in order and without a gap."""
-    pieces = [answer for answer in answers if isinstance(answer, Output) and answer.stream == stream]
-    for earlier, later in zip(pieces, pieces[1:], strict=False):
-        assert later.offset == earlier.offset + len(earlier.data)
-    return b"".join(piece.data for piece in pieces)
-
-
-def look_for(order: StartOrder, **changes: object) -> LookOrder:
-    """A look at the attempt that a start order starts."""
-    look = LookOrder(
-        job_task_id=order.job_task_id,
-        attempt=order.attempt,
-        lock_path=order.lock_path,
-        issued_ago=order.issued_ago,
-        clock_margin=order.clock_margin,
-        grace=order.grace,
-        output_cap_bytes=order.output_cap_bytes,
-        effective_user=order.effective_user,
-        effective_user_method=order.effective_user_method,
-    )
-    return replace(look, **changes)  # type: ignore[arg-type]

@@ -250,9 +250,12 @@ class Hello:
 
 @dataclass(frozen=True, slots=True)
 class Unreadable:
-    """The host said what the wrapper never says. Nothing after it is read; nothing is concluded from it."""
+    """The host said what the wrapper never says. Nothing after it is read; nothing is concluded from it.
+
+    `is_unsupported`: its hello has no boot id or uptime."""
 
     detail: str
+    is_unsupported: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -338,7 +341,9 @@ class Answers:
             or not re.fullmatch(rb"\d{1,12}\.\d\d", words[1])
             or not re.fullmatch(rb"[0-9a-f-]{8,64}", words[0])
         ):
-            return Unreadable("the host has no /proc/uptime and boot_id: chargehand needs Linux with /proc mounted")
+            return Unreadable(
+                "the host has no /proc/uptime and boot_id: chargehand needs Linux with /proc mounted", True
+            )
         self._hello = Hello(words[0].decode("ascii"), timedelta(seconds=float(words[1])))
         return self._hello
 

@@ -26,7 +26,6 @@ mark=$attempt/$task
 nl='
 '
 unset CDPATH
-home=$PWD
 launch=
 
 rarely() {
@@ -220,7 +219,7 @@ run() {
         umask $own_umask
         if [ "$has_locale" ]; then LC_ALL=$locale; else unset LC_ALL; fi
         exec 3<"$name.sh" >&$to_out 2>&$to_err
-        cd "$home"
+        cd "${HOME:-/}" || cd /
         exec 4>&- 5<&- 6<&- 7>&- 8>&- 9>&-
         CHARGEHAND_ATTEMPT=$mark
         export CHARGEHAND_ATTEMPT

@@ -1,0 +1,150 @@
+"""Logging in: from a route to an open connection, or to one closed word and a sentence why there is none.
+
+Owns the options of asyncssh, prepared once per route, and what its exceptions mean. No session and no pool enters here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import Callable
+
+import asyncssh
+
+from ..details import harmless
+from ..port import CouldNotConnect
+from .client_keys import ClientKeys, KeyPairs
+from .dialing import Gate, Resolver, dial, speaks_ssh, why_of
+from .host_keys import HostKeys, Judgement
+from .routes import Route
+from .settings import SshSettings
+
+# Best first, the defaults after them: post-quantum, then the cheapest; AES-GCM costs the least CPU (docs/benchmarks.md).
+_KEX = "^mlkem768x25519-sha256,curve25519-sha256,curve25519-sha256@libssh.org"
+_CIPHERS = "^aes256-gcm@openssh.com,aes128-gcm@openssh.com"
+_ODD_HANDSHAKES = 16
+
+
+class Client(asyncssh.SSHClient):
+    """Our side of one connection: judges the host's key, and says when the connection is gone."""
+
+    def __init__(self, judgement: Judgement) -> None:
+        self.judgement = judgement
+        self.on_lost: Callable[[], None] | None = None
+        self.has_key = False
+
+    def validate_host_public_key(self, host: str, addr: str, port: int, key: asyncssh.SSHKey) -> bool:
+        return self.judgement.is_trusted(key)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if self.on_lost is not None:
+            self.on_lost()
+
+
+class Connector:
+    """Opens connections. Holds what they share: keys, known hosts, names looked up, the gate to handshakes."""
+
+    def __init__(self, settings: SshSettings) -> None:
+        self._settings = settings
+        self._host_keys = HostKeys(settings)
+        self._client_keys = ClientKeys(settings)
+        self._resolver = Resolver()
+        patience = settings.handshake_patience
+        self._gate = Gate(asyncio.Semaphore(settings.max_handshakes), patience)
+        self._odd_gate = Gate(asyncio.Semaphore(_ODD_HANDSHAKES), settings.connect_timeout)
+        self._base: asyncssh.SSHClientConnectionOptions | None = None
+
+    async def connect(
+        self, route: Route, through: asyncssh.SSHClientConnection | None
+    ) -> tuple[asyncssh.SSHClientConnection, Client]:
+        """Raises CouldNotConnect for everything that a host, a network or a file can cause."""
+        client = Client(Judgement(self._host_keys, route))
+        pairs = self._client_keys.of(route)
+        try:
+            async with asyncio.timeout(self._settings.connect_timeout.total_seconds()):
+                return await self._log_in(route, client, pairs, through), client
+        except asyncssh.HostKeyNotVerifiable as error:
+            why, detail = client.judgement.refused or ("host_key_changed", f"{route.label}: {harmless(str(error))}")
+            raise CouldNotConnect(why, detail) from None
+        except asyncssh.PermissionDenied as error:
+            raise CouldNotConnect("authentication", f"{route.label}: {harmless(str(error))}") from None
+        except TimeoutError:
+            within = self._settings.connect_timeout.total_seconds()
+            raise CouldNotConnect("timed_out", f"{route.label}: no login within {within:g} s") from None
+        except asyncssh.Error as error:
+            raise CouldNotConnect("protocol_error", f"{route.label}: {harmless(str(error))}") from None
+        except OSError as error:
+            raise CouldNotConnect(why_of(error), f"{route.label}: {harmless(str(error))}") from None
+
+    def close(self) -> None:
+        self._resolver.close()
+
+    async def _log_in(
+        self, route: Route, client: Client, pairs: KeyPairs, through: asyncssh.SSHClientConnection | None
+    ) -> asyncssh.SSHClientConnection:
+        options = self._options(route, client, pairs)
+        if through is not None or route.proxy_command:
+            async with self._gate.entered():
+                return await asyncssh.connect(route.address, route.port, tunnel=through, config=None, options=options)
+        sock = await dial(await self._resolver.resolve(route.address, route.port))
+        try:
+            gate = self._gate if await speaks_ssh(sock) else self._odd_gate
+            async with gate.entered():
+                return await _start(sock, options)
+        except BaseException:
+            sock.close()
+            raise
+
+    def _options(self, route: Route, client: Client, pairs: KeyPairs) -> asyncssh.SSHClientConnectionOptions:
+        if self._base is None:
+            self._base = _prepare(self._settings)
+        known = client.judgement.as_known_hosts()
+        return asyncssh.SSHClientConnectionOptions(
+            self._base,
+            config=None,
+            host=route.address,
+            port=route.port,
+            username=route.user,
+            client_factory=lambda: client,
+            client_keys=list(pairs),
+            known_hosts=lambda _host, _address, _port: known,
+            host_key_alias=client.judgement.known.name,
+            proxy_command=route.proxy_command or None,
+        )
+
+
+def _prepare(settings: SshSettings) -> asyncssh.SSHClientConnectionOptions:
+    """What all connections have in common."""
+    agent = settings.agent_socket
+    return asyncssh.SSHClientConnectionOptions(
+        config=None,
+        kex_algs=_KEX,
+        encryption_algs=_CIPHERS,
+        compression_algs=None,
+        preferred_auth="publickey",
+        public_key_auth=True,
+        password_auth=False,
+        kbdint_auth=False,
+        host_based_auth=False,
+        gss_kex=False,
+        gss_auth=False,
+        agent_path=str(agent.expanduser()) if agent else None,
+        agent_forwarding=False,
+        x11_forwarding=False,
+        x509_trusted_certs=None,
+        client_keys=None,
+        known_hosts=b"",
+        connect_timeout=None,
+        login_timeout=0,
+        keepalive_interval=0,
+        send_env=None,
+        env=None,
+        encoding=None,
+        command=None,
+        request_pty=False,
+        client_version="chargehand",
+    )
+
+
+async def _start(sock: socket.socket, options: asyncssh.SSHClientConnectionOptions) -> asyncssh.SSHClientConnection:
+    return await asyncssh.connect(sock=sock, config=None, options=options)
