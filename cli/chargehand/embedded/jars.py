@@ -6,6 +6,8 @@ Owns the cache and the check of every digest. What Maven's resolver would choose
 from __future__ import annotations
 
 import hashlib
+import os
+import ssl
 import tempfile
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
@@ -141,7 +143,16 @@ def _fetch(jar: Jar, directory: Path) -> Jar:
     ) from failure
 
 
+def _trust_who_the_system_trusts() -> None:
+    """requests comes with authorities of its own, and knows none that a company has added to its machines."""
+    paths = ssl.get_default_verify_paths()
+    bundle = paths.cafile or paths.capath
+    if bundle and not os.environ.get("CURL_CA_BUNDLE"):
+        os.environ.setdefault("REQUESTS_CA_BUNDLE", bundle)
+
+
 def _fetch_once(jar: Jar, directory: Path) -> Jar:
+    _trust_who_the_system_trusts()
     from jgo.maven import MavenContext, PythonResolver
 
     # A repository of its own for each try: jgo writes in place, and would take a half-written file for a whole one.
