@@ -51,7 +51,14 @@ def build_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def run_line(line: str, extra: str, folder: Path, environment: Path, *options: str) -> subprocess.CompletedProcess[str]:
     """A RUN line as the image's shell would run it, in this folder, into this environment."""
     tools = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
-    variables = {**os.environ, "EXTRA": extra, "VIRTUAL_ENV": str(environment), "UV_LINK_MODE": "copy", "PATH": tools}
+    variables = {
+        **os.environ,
+        "EXTRA": extra,
+        "VIRTUAL_ENV": str(environment),
+        "UV_LINK_MODE": "copy",
+        "UV_SYSTEM_CERTS": "1",
+        "PATH": tools,
+    }
     command = ["sh", "-c", " ".join((line, *options))]
     return subprocess.run(command, cwd=folder, env=variables, capture_output=True, text=True, check=False)
 
