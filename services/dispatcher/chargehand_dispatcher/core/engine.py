@@ -1,0 +1,307 @@
+"""The desk: the invocations and job tasks a group of messages is about, and what each message does to them.
+
+Owns the way from a message to the rows of the table and to what is said, in order. Store and simulation lay the same desk:
+what is simulated is what runs. No I/O; the time is given.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from uuid import UUID
+
+from chargehand_schemas.base import InvocationItem, Item
+from chargehand_schemas.dispatch import (
+    AttemptDue,
+    JobInvocationDue,
+    JobInvocationEnded,
+    JobTaskEnded,
+    JobTaskStatusChanged,
+)
+from chargehand_schemas.execution import (
+    AttemptAccepted,
+    AttemptEnded,
+    AttemptInterrupted,
+    AttemptNeverStarted,
+    AttemptReleased,
+    AttemptStarted,
+)
+from chargehand_schemas.planning import (
+    AttemptRebound,
+    AttemptRefused,
+    AttemptVoided,
+    JobInvocationCancelRequested,
+    JobInvocationScheduled,
+    JobTasksPlanned,
+)
+from chargehand_schemas.reasons import JobTaskStatus
+
+from .invocation import (
+    Invocation,
+    ask_for_chunks,
+    count,
+    end,
+    give_up_plan,
+    plan_deadline,
+    say_due,
+    schedule,
+    take_chunk,
+)
+from .job_task import SLOT_STATES, JobTask, State
+from .rules import Circumstances, Timers
+from .table import CancelRequested, Claimed, Event, Halted, TimePassed, next_look_at, step
+
+
+@dataclass
+class Surroundings:
+    """What is known besides the store: the time, the log read, agents of each proxy, when attempts were last heard of."""
+
+    now: datetime
+    timers: Timers = field(default_factory=Timers)
+    log_read_to: datetime | None = None
+    single_agent_proxies: frozenset[str] = frozenset()
+    heard: Mapping[tuple[UUID, int], datetime] = field(default_factory=dict)
+
+
+@dataclass
+class Desk:
+    """A working set: rows as they were loaded, changed in place; what changed is told by `changed_*`."""
+
+    surroundings: Surroundings
+    invocations: dict[UUID, Invocation] = field(default_factory=dict)
+    job_tasks: dict[UUID, JobTask] = field(default_factory=dict)
+    check_ins: Mapping[UUID, datetime] = field(default_factory=dict)
+    changed_invocations: set[UUID] = field(default_factory=set)
+    changed_job_tasks: set[UUID] = field(default_factory=set)
+    said: list[Item] = field(default_factory=list)
+    verdicts: dict[UUID, list[JobTaskEnded]] = field(default_factory=dict)
+
+    # --- messages
+
+    def take(self, item: Item) -> None:
+        """One message of the inbox."""
+        match item:
+            case JobInvocationScheduled():
+                self._put(schedule(self._invocation(item), item))
+                self.look_at_invocation(item.job_invocation_id)
+            case JobTasksPlanned():
+                self._take_plan(item)
+            case JobInvocationCancelRequested():
+                self._take_cancel(item)
+            case (
+                AttemptAccepted() | AttemptReleased() | AttemptStarted() | AttemptEnded() | AttemptInterrupted()
+                | AttemptNeverStarted() | AttemptRefused() | AttemptRebound() | AttemptVoided()
+            ):  # fmt: skip
+                self.apply(item.job_task_id, item)
+            case _:
+                return
+
+    def _take_plan(self, item: JobTasksPlanned) -> None:
+        known, new = take_chunk(self._invocation(item), item, self.surroundings.now)
+        self._put(known)
+        for job_task in new:
+            if job_task.job_task_id not in self.job_tasks:
+                self._lay(job_task)
+                if known.is_cancelled:
+                    self.apply(job_task.job_task_id, CancelRequested())
+        self.look_at_invocation(item.job_invocation_id)
+
+    def _take_cancel(self, item: JobInvocationCancelRequested) -> None:
+        if item.job_task_ids:
+            for job_task_id in item.job_task_ids:
+                self.apply(job_task_id, CancelRequested())
+            return
+        invocation = self._invocation(item)
+        if not invocation.is_ended:
+            self._put(replace(invocation, is_cancelled=True))
+        self.look_at_invocation(item.job_invocation_id)
+
+    # --- its own log (rule REST)
+
+    def restore(self, item: Item) -> None:
+        """One of the dispatcher's own events, read back: what the store has forgotten is known again; nothing is said."""
+        match item:
+            case AttemptDue():
+                self._restore_due(item)
+            case JobTaskEnded():
+                self._restore_end(item)
+            case JobTaskStatusChanged():
+                self._restore_wait(item)
+            case JobInvocationDue():
+                known = self._invocation(item)
+                self._put(replace(known, due_said_at=known.due_said_at or item.time))
+            case JobInvocationEnded():
+                self._put(replace(self._invocation(item), is_ended=True))
+            case _:
+                return
+
+    def _restore_due(self, item: AttemptDue) -> None:
+        self._put(self._invocation(item))
+        known = self.job_tasks.get(item.job_task_id) or _stub(item)
+        if known.state is State.ENDED or known.last_attempt >= item.attempt:
+            return
+        self._lay(
+            replace(
+                known,
+                state=State.DUE,
+                proxy=item.proxy,
+                attempt=item.attempt,
+                last_attempt=item.attempt,
+                tried=item.tried,
+                issued_at=item.issued_at,
+                not_after=item.not_after,
+                run_deadline=item.run_deadline,
+                first_dispatched_at=known.first_dispatched_at or item.issued_at,
+                unknown=item.unknown,
+                acceptors=frozenset(),
+                released=frozenset(),
+                asked=0,
+                asked_at=None,
+            )
+        )
+
+    def _restore_end(self, item: JobTaskEnded) -> None:
+        known = self.job_tasks.get(item.job_task_id)
+        if known is None or known.state is State.ENDED:
+            return
+        self._lay(
+            replace(
+                known,
+                state=State.ENDED,
+                is_cancelling=False,
+                status=item.status,
+                reason=item.reason,
+                exit_status=item.exit_status,
+                signal=item.signal,
+                detail=item.detail,
+                tried=item.tried,
+            )
+        )
+        self._put(count(self._invocation(item), [item]))
+
+    def _restore_wait(self, item: JobTaskStatusChanged) -> None:
+        known = self.job_tasks.get(item.job_task_id)
+        is_back = item.status in (JobTaskStatus.WAITING, JobTaskStatus.WAITING_FOR_CHECK_IN)
+        if known is None or not is_back or known.state not in SLOT_STATES or known.attempt != item.attempt:
+            return
+        state = State.WAITING if item.status is JobTaskStatus.WAITING else State.CHECK_IN
+        self._lay(replace(known, state=state, due_at=item.due_at or known.due_at, tried=item.tried))
+
+    # --- rows
+
+    def apply(self, job_task_id: UUID, event: Event) -> None:
+        """One event for one job task, by the table."""
+        before = self.job_tasks.get(job_task_id)
+        if before is None:
+            return
+        decision = step(before, event, self.circumstances(before))
+        if decision.job_task is not before:
+            self._lay(decision.job_task)
+        self.said.extend(decision.emits)
+        for item in decision.emits:
+            if isinstance(item, JobTaskEnded):
+                self.verdicts.setdefault(item.job_invocation_id, []).append(item)
+
+    def settle(self) -> None:
+        """Count the verdicts, and end what has ended by them: once for all messages of the group."""
+        counted, self.verdicts = self.verdicts, {}
+        for job_invocation_id, verdicts in counted.items():
+            self._put(count(self.invocations[job_invocation_id], verdicts))
+            self.look_at_invocation(job_invocation_id)
+
+    def circumstances(self, job_task: JobTask) -> Circumstances:
+        """What holds for one job task now."""
+        invocation = self.invocations[job_task.job_invocation_id]
+        around = self.surroundings
+        return Circumstances(
+            now=around.now,
+            properties=invocation.properties,
+            timers=around.timers,
+            log_read_to=around.log_read_to,
+            last_check_in=self.check_ins.get(job_task.host_id),
+            has_single_agent=job_task.proxy in around.single_agent_proxies,
+            heard_at=around.heard.get((job_task.job_task_id, job_task.attempt)),
+            start_before=invocation.start_before,
+        )
+
+    def look_at_invocation(self, job_invocation_id: UUID) -> None:
+        """Whether it is due, or has ended, or its plan is missing."""
+        now, timers = self.surroundings.now, self.surroundings.timers
+        self._apply_to_invocation(job_invocation_id, lambda known: say_due(known, now))
+        self._apply_to_invocation(job_invocation_id, lambda known: end(known, now))
+        known = self.invocations[job_invocation_id]
+        deadline = plan_deadline(known, timers)
+        if deadline is not None and now >= deadline:
+            ask = give_up_plan if known.asked_for_chunks_at else ask_for_chunks
+            self._apply_to_invocation(job_invocation_id, lambda late: ask(late, now))
+
+    def _apply_to_invocation(
+        self, job_invocation_id: UUID, decide: Callable[[Invocation], tuple[Invocation, Iterable[Item]]]
+    ) -> None:
+        known, items = decide(self.invocations[job_invocation_id])
+        self._put(known)
+        self.said.extend(items)
+
+    def _invocation(self, item: InvocationItem) -> Invocation:
+        return self.invocations.get(item.job_invocation_id) or Invocation(item.job_invocation_id)
+
+    def _put(self, invocation: Invocation) -> None:
+        if self.invocations.get(invocation.job_invocation_id) != invocation:
+            self.invocations[invocation.job_invocation_id] = invocation
+            self.changed_invocations.add(invocation.job_invocation_id)
+
+    def _lay(self, job_task: JobTask) -> None:
+        self.job_tasks[job_task.job_task_id] = job_task
+        self.changed_job_tasks.add(job_task.job_task_id)
+
+    # --- what is said and when to look again
+
+    def outgoing(self) -> list[Item]:
+        """What is to be published, in order, without states that were passed through within this desk."""
+        self.settle()
+        return coalesce(self.said)
+
+    def look_at_next(self, invocation: Invocation) -> datetime | None:
+        """When time alone may change this invocation: its start, or a plan that does not come."""
+        if invocation.is_ended or invocation.start_at is None:
+            return None
+        if invocation.due_said_at is None:
+            return None if invocation.is_cancelled else invocation.start_at
+        return plan_deadline(invocation, self.surroundings.timers)
+
+    def look_at(self, job_task: JobTask) -> datetime | None:
+        """When time alone may change this job task."""
+        return next_look_at(job_task, self.circumstances(job_task))
+
+
+def _stub(item: AttemptDue) -> JobTask:
+    """A job task of which only its dispatch is known; the plan that is read again leaves it as it is."""
+    return JobTask(
+        job_task_id=item.job_task_id,
+        job_invocation_id=item.job_invocation_id,
+        host_id=item.host_id,
+        host_name=item.host_name,
+        proxy=item.proxy,
+        ordinal=0,
+        due_at=item.issued_at,
+    )
+
+
+def coalesce(items: Iterable[Item]) -> list[Item]:
+    """Only the last state of each job task, and none before its verdict or its next dispatch."""
+    kept: list[Item] = []
+    superseded: set[UUID] = set()
+    for item in reversed(list(items)):
+        if isinstance(item, JobTaskStatusChanged):
+            if item.job_task_id in superseded:
+                continue
+            superseded.add(item.job_task_id)
+        elif isinstance(item, JobTaskEnded):
+            superseded.add(item.job_task_id)
+        kept.append(item)
+    kept.reverse()
+    return kept
+
+
+__all__ = ["CancelRequested", "Claimed", "Desk", "Halted", "State", "Surroundings", "TimePassed", "coalesce"]

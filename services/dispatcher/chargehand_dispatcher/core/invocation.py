@@ -1,0 +1,185 @@
+"""The state of one JobInvocation as the dispatcher keeps it: its time, its plan as it comes in, its counts, its end.
+
+Owns what is true of an invocation as a whole. What is true of one job task is in table.py.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from uuid import UUID
+
+from chargehand_schemas.dispatch import JobInvocationDue, JobInvocationEnded, JobTaskEnded, PlanChunkMissing
+from chargehand_schemas.ids import item_id
+from chargehand_schemas.planning import JobInvocationScheduled, JobTasksPlanned, PlannedJobTask
+from chargehand_schemas.properties import ExecutionProperties
+from chargehand_schemas.reasons import JobInvocationStatus, JobTaskStatus, Reason
+
+from .job_task import JobTask
+from .rolling import halt_after, released_ordinals
+from .rules import Timers
+from .splay import splay_offset
+
+
+@dataclass(frozen=True, slots=True)
+class Invocation:
+    """One JobInvocation. `start_at` None: only a cancel of it is known yet. `chunks` None: no part of its plan came."""
+
+    job_invocation_id: UUID
+    start_at: datetime | None = None
+    start_before: datetime | None = None
+    properties: ExecutionProperties = field(default_factory=ExecutionProperties)
+    due_said_at: datetime | None = None
+    chunks: int | None = None
+    chunks_in: frozenset[int] = frozenset()
+    total: int = 0
+    asked_for_chunks_at: datetime | None = None
+    is_cancelled: bool = False
+    is_ended: bool = False
+    is_halted: bool = False
+    counts: Mapping[str, int] = field(default_factory=dict)
+    reasons: Mapping[str, int] = field(default_factory=dict)
+
+    @property
+    def is_plan_complete(self) -> bool:
+        return self.chunks is not None and len(self.chunks_in) == self.chunks
+
+    @property
+    def verdicts(self) -> int:
+        return sum(self.counts.values())
+
+    @property
+    def failures(self) -> int:
+        return self.counts.get(JobTaskStatus.FAILED.value, 0)
+
+    @property
+    def released(self) -> int | None:
+        """Job tasks with a smaller ordinal may be claimed (rolling); None: all."""
+        if self.properties.rolling is None:
+            return None
+        return released_ordinals(self.properties.rolling, self.total, self.verdicts)
+
+    def missing_chunks(self) -> tuple[int, ...]:
+        """Numbers of chunks that did not come; empty when none came at all."""
+        return tuple(n for n in range(self.chunks or 0) if n not in self.chunks_in)
+
+
+def schedule(invocation: Invocation, event: JobInvocationScheduled) -> Invocation:
+    """Its time is known; a repeat changes nothing."""
+    if invocation.start_at is not None:
+        return invocation
+    return replace(invocation, start_at=event.start_at, start_before=event.start_before, properties=event.properties)
+
+
+def say_due(invocation: Invocation, now: datetime) -> tuple[Invocation, tuple[JobInvocationDue, ...]]:
+    """`JobInvocationDue`, once, when its start time has come and it was not cancelled before."""
+    is_due = invocation.start_at is not None and now >= invocation.start_at
+    if not is_due or invocation.due_said_at or invocation.is_cancelled or invocation.is_ended:
+        return invocation, ()
+    assert invocation.start_at  # noqa: S101 (seen above)
+    due = JobInvocationDue(
+        id=item_id("job-invocation-due", invocation.job_invocation_id),
+        time=now,
+        job_invocation_id=invocation.job_invocation_id,
+        start_at=invocation.start_at,
+    )
+    return replace(invocation, due_said_at=now), (due,)
+
+
+def take_chunk(invocation: Invocation, event: JobTasksPlanned, now: datetime) -> tuple[Invocation, tuple[JobTask, ...]]:
+    """A part of the plan: new job tasks, each due at its own instant of the splay interval."""
+    if event.chunk in invocation.chunks_in:
+        return invocation, ()
+    known = replace(
+        invocation,
+        chunks=event.chunks,
+        total=event.total,
+        chunks_in=invocation.chunks_in | {event.chunk},
+        due_said_at=invocation.due_said_at or now,
+    )
+    start = known.start_at or now
+    return known, tuple(_job_task(known, planned, start) for planned in event.job_tasks)
+
+
+def _job_task(invocation: Invocation, planned: PlannedJobTask, start: datetime) -> JobTask:
+    return JobTask(
+        job_task_id=planned.job_task_id,
+        job_invocation_id=invocation.job_invocation_id,
+        host_id=planned.host_id,
+        host_name=planned.host_name,
+        proxy=planned.proxy,
+        ordinal=planned.ordinal,
+        due_at=start + splay_offset(planned.job_task_id, invocation.properties.splay),
+    )
+
+
+def count(invocation: Invocation, verdicts: Iterable[JobTaskEnded]) -> Invocation:
+    """Verdicts are in. A rolling invocation with too many failures is halted."""
+    counts, reasons = Counter(invocation.counts), Counter(invocation.reasons)
+    for verdict in verdicts:
+        counts[verdict.status.value] += 1
+        if verdict.reason is not None:
+            reasons[verdict.reason.value] += 1
+    counted = replace(invocation, counts=dict(counts), reasons=dict(reasons))
+    rolling = counted.properties.rolling
+    if rolling is not None and counted.failures > halt_after(rolling, counted.total):
+        return replace(counted, is_halted=True)
+    return counted
+
+
+def end(invocation: Invocation, now: datetime) -> tuple[Invocation, tuple[JobInvocationEnded, ...]]:
+    """`JobInvocationEnded`, once, when every planned job task has its verdict, or a cancel came before it was due."""
+    is_never_planned = invocation.is_cancelled and invocation.start_at is not None and invocation.due_said_at is None
+    is_complete = invocation.is_plan_complete and invocation.verdicts == invocation.total
+    if invocation.is_ended or not (is_never_planned or is_complete):
+        return invocation, ()
+    return replace(invocation, is_ended=True), (_ended(invocation, now),)
+
+
+def give_up_plan(invocation: Invocation, now: datetime) -> tuple[Invocation, tuple[JobInvocationEnded, ...]]:
+    """Chunks that never came: what they planned counts as failed (lost_message)."""
+    lost = max(0, invocation.total - invocation.verdicts) if invocation.chunks else 0
+    counts, reasons = Counter(invocation.counts), Counter(invocation.reasons)
+    counts[JobTaskStatus.FAILED.value] += lost
+    reasons[Reason.LOST_MESSAGE.value] += lost
+    lost_plan = replace(invocation, counts=dict(+counts), reasons=dict(+reasons), is_ended=True)
+    return lost_plan, (_ended(lost_plan, now, JobInvocationStatus.FAILED),)
+
+
+def plan_deadline(invocation: Invocation, timers: Timers) -> datetime | None:
+    """When missing chunks are asked for, or given up after that; None if none is missing."""
+    if invocation.is_ended or invocation.is_plan_complete or invocation.due_said_at is None:
+        return None
+    return (invocation.asked_for_chunks_at or invocation.due_said_at) + timers.chunk_missing_after
+
+
+def ask_for_chunks(invocation: Invocation, now: datetime) -> tuple[Invocation, tuple[PlanChunkMissing, ...]]:
+    missing = PlanChunkMissing(
+        id=item_id("plan-chunk-missing", invocation.job_invocation_id, now),
+        time=now,
+        job_invocation_id=invocation.job_invocation_id,
+        chunks=invocation.missing_chunks(),
+    )
+    return replace(invocation, asked_for_chunks_at=now), (missing,)
+
+
+def _ended(invocation: Invocation, now: datetime, status: JobInvocationStatus | None = None) -> JobInvocationEnded:
+    return JobInvocationEnded(
+        id=item_id("job-invocation-ended", invocation.job_invocation_id),
+        time=now,
+        job_invocation_id=invocation.job_invocation_id,
+        status=status or _status(invocation),
+        total=invocation.total,
+        counts=dict(invocation.counts),
+        reasons=dict(invocation.reasons),
+    )
+
+
+def _status(invocation: Invocation) -> JobInvocationStatus:
+    if invocation.counts.get(JobTaskStatus.SUCCEEDED.value, 0) == invocation.total and invocation.total:
+        return JobInvocationStatus.SUCCEEDED
+    if invocation.is_cancelled and not invocation.failures:
+        return JobInvocationStatus.CANCELLED
+    return JobInvocationStatus.FAILED

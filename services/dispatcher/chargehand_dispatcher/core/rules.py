@@ -1,0 +1,46 @@
+"""What the rules depend on besides the job task: the invocation's properties, margins, and facts of the proxy.
+
+Owns these values and their defaults (docs/protocol.md; DESIGN section 2).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+
+from chargehand_schemas.properties import ExecutionProperties
+
+
+@dataclass(frozen=True, slots=True)
+class Timers:
+    """Margins and intervals; settings, so that tests may shorten them."""
+
+    margin: timedelta = timedelta(seconds=5)
+    ask_after: timedelta = timedelta(seconds=60)
+    ask_again: timedelta = timedelta(seconds=30)
+    readable_for: timedelta = timedelta(seconds=30)
+    chunk_missing_after: timedelta = timedelta(seconds=60)
+    first_unstarted_wait: timedelta = timedelta(milliseconds=500)
+    longest_unstarted_wait: timedelta = timedelta(seconds=60)
+
+
+@dataclass(frozen=True, slots=True)
+class Circumstances:
+    """What holds while one event is judged: the time of the store's clock, up to which deadline the log has been read
+    (rule WM), the properties, the last check-in of the host (rule CHK), whether its proxy has exactly one agent (rule ONE)."""
+
+    now: datetime
+    properties: ExecutionProperties
+    timers: Timers = field(default_factory=Timers)
+    log_read_to: datetime | None = None
+    last_check_in: datetime | None = None
+    has_single_agent: bool = False
+    heard_at: datetime | None = None
+    start_before: datetime | None = None
+
+    def is_past(self, deadline: datetime | None) -> bool:
+        """Whether a deadline and the margin are over, and the log was read to an end fetched after that (rule WM)."""
+        if deadline is None:
+            return False
+        bound = deadline + self.timers.margin
+        return self.now >= bound and self.log_read_to is not None and self.log_read_to >= bound

@@ -1,0 +1,222 @@
+"""One suite over both stores of the dispatcher: SQLite and PostgreSQL. Slots, fences, inbox and outbox in one transaction."""
+
+import sqlite3
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+from uuid import UUID, uuid4
+
+import psycopg
+import pytest
+from chargehand_dispatcher.core.engine import Surroundings
+from chargehand_dispatcher.shell.database import Database, PostgresDatabase, SqliteDatabase
+from chargehand_dispatcher.shell.store import DispatcherStore, InboxGroup, LostPartition
+from chargehand_schemas.base import Item
+from chargehand_schemas.execution import AttemptEnded
+from chargehand_schemas.hosts import HostCheckedIn
+from chargehand_schemas.ids import job_task_id
+from chargehand_schemas.planning import (
+    JobInvocationCancelRequested,
+    JobInvocationScheduled,
+    JobTasksPlanned,
+    PlannedJobTask,
+)
+from chargehand_schemas.properties import ExecutionProperties
+
+INVOCATION = UUID(int=1)
+TOPIC = "planning"
+
+
+def around() -> Surroundings:
+    return Surroundings(now=datetime.now(UTC))
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def connect(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[], Database]:
+    """Opens the same database again at each call."""
+    if request.param == "sqlite":
+        return lambda: SqliteDatabase(tmp_path / "dispatcher.db")
+    dsn = request.getfixturevalue("postgres")()
+    return lambda: PostgresDatabase(dsn)
+
+
+@pytest.fixture
+def store(connect: Callable[[], Database]) -> Iterator[DispatcherStore]:
+    made = DispatcherStore(connect(), proxy_limit=50)
+    made.acquire(0)
+    yield made
+    made.close()
+
+
+class Inbox:
+    """Gives messages to a store, each at the next offset."""
+
+    def __init__(self, store: DispatcherStore) -> None:
+        self.store, self.offset = store, 0
+
+    def take(self, *items: Item) -> int:
+        self.offset += 1
+        return self.store.take([InboxGroup(0, TOPIC, self.offset, items)], around())
+
+
+def scheduled(**properties: Any) -> JobInvocationScheduled:
+    moment = datetime.now(UTC)
+    return JobInvocationScheduled(
+        id=uuid4(),
+        time=moment,
+        job_invocation_id=INVOCATION,
+        start_at=moment,
+        properties=ExecutionProperties(**properties),
+    )
+
+
+def plan(count: int, proxy: str = "dmz") -> JobTasksPlanned:
+    tasks = tuple(
+        PlannedJobTask(
+            job_task_id=job_task_id(INVOCATION, UUID(int=n)), host_id=UUID(int=n), host_name=f"web{n}", proxy=proxy,
+            ordinal=n,
+        )
+        for n in range(count)
+    )  # fmt: skip
+    return JobTasksPlanned(
+        id=uuid4(),
+        time=datetime.now(UTC),
+        job_invocation_id=INVOCATION,
+        chunk=0,
+        chunks=1,
+        total=count,
+        job_tasks=tasks,
+    )
+
+
+def ended(n: int, attempt: int = 1, code: int = 0) -> AttemptEnded:
+    return AttemptEnded(
+        id=uuid4(), time=datetime.now(UTC), job_invocation_id=INVOCATION, attempt=attempt,
+        job_task_id=job_task_id(INVOCATION, UUID(int=n)), host_id=UUID(int=n), proxy="dmz", agent_id="a1",
+        agent_boot_id=UUID(int=6), journal_id=UUID(int=7), exit_status=code, ended_at=datetime.now(UTC),
+    )  # fmt: skip
+
+
+def models(store: DispatcherStore) -> dict[str, int]:
+    counts: dict[str, int] = {}
+    for row in store.outbox():
+        counts[row.model] = counts.get(row.model, 0) + 1
+    return counts
+
+
+def test_slots_never_exceed_the_limit_of_the_invocation(store: DispatcherStore) -> None:
+    inbox = Inbox(store)
+    inbox.take(scheduled(concurrency=3), plan(10))
+    assert store.claim(around()) == 3
+    assert store.claim(around()) == 0
+    inbox.take(ended(0), ended(1))
+    assert store.claim(around()) == 2
+    assert models(store)["AttemptDue"] == 5
+
+
+def test_slots_never_exceed_the_size_of_the_proxy(store: DispatcherStore) -> None:
+    Inbox(store).take(scheduled(), plan(120))
+    assert store.claim(around()) == 50
+    assert store.claim(around()) == 0
+
+
+def test_a_message_that_is_read_again_changes_nothing(store: DispatcherStore) -> None:
+    inbox = Inbox(store)
+    inbox.take(scheduled(), plan(2))
+    store.claim(around())
+    before = store.outbox()
+    inbox.offset -= 1
+    assert inbox.take(scheduled(), plan(2)) == 0
+    assert store.outbox() == before
+
+
+def test_everything_is_there_after_opening_it_again(store: DispatcherStore, connect: Callable[[], Database]) -> None:
+    inbox = Inbox(store)
+    inbox.take(scheduled(concurrency=2), plan(3))
+    store.claim(around())
+    again = DispatcherStore(connect())
+    positions, _ = again.acquire(0)
+    assert positions == {TOPIC: 1}
+    assert again.outbox() == store.outbox()
+    assert again.claim(around()) == 0
+    assert again.numbers() == {"outbox": 3, "due": 2, "waiting": 1}
+    again.close()
+
+
+def test_whoever_lost_the_partition_can_commit_nothing(store: DispatcherStore, connect: Callable[[], Database]) -> None:
+    Inbox(store).take(scheduled(), plan(2))
+    thief = DispatcherStore(connect())
+    thief.acquire(0)
+    with pytest.raises(LostPartition):
+        store.take([InboxGroup(0, TOPIC, 9, (ended(0),))], around())
+    assert store.claim(around()) == 0
+    assert thief.claim(around()) == 2
+    thief.close()
+
+
+def test_a_cancel_of_a_large_invocation_ends_all_that_waits(store: DispatcherStore) -> None:
+    inbox = Inbox(store)
+    inbox.take(scheduled(concurrency=1), plan(500))
+    store.claim(around())
+    inbox.take(
+        JobInvocationCancelRequested(
+            id=uuid4(), time=datetime.now(UTC), job_invocation_id=INVOCATION, command_id=uuid4(), actor="user:ada"
+        )
+    )
+    assert store.sweep(around()) == 500
+    assert store.sweep(around()) == 0
+    assert store.claim(around()) == 0
+    counts = models(store)
+    assert (counts["JobTaskEnded"], counts["CancelDue"]) == (499, 1)
+
+
+def test_published_rows_are_gone_and_the_rest_keeps_its_order(store: DispatcherStore) -> None:
+    Inbox(store).take(scheduled(), plan(5))
+    store.claim(around())
+    rows = store.outbox()
+    store.published([row.number for row in rows[:3]])
+    assert store.outbox() == rows[3:]
+
+
+def test_a_future_start_is_the_next_instant_and_then_it_is_due(store: DispatcherStore) -> None:
+    soon = scheduled().model_copy(update={"start_at": datetime.now(UTC) + timedelta(milliseconds=50)})
+    Inbox(store).take(soon)
+    assert store.next_instant() == soon.start_at
+    while not store.pass_time(around()):
+        assert datetime.now(UTC) < soon.start_at + timedelta(seconds=5)
+    assert models(store) == {"JobInvocationDue": 1}
+
+
+def test_a_retry_waits_for_its_interval(store: DispatcherStore) -> None:
+    inbox = Inbox(store)
+    inbox.take(scheduled(tries=2, retry_interval=timedelta(hours=1)), plan(1))
+    store.claim(around())
+    inbox.take(ended(0, code=1))
+    assert store.claim(around()) == 0
+    due = store.next_instant()
+    assert due is not None
+    assert timedelta(minutes=59) < due - datetime.now(UTC) <= timedelta(hours=1)
+
+
+def test_check_ins_are_kept_as_values(store: DispatcherStore) -> None:
+    """Rule CHK: the newest counts, also when it is read before an older one."""
+    moment = datetime.now(UTC)
+    for at in (moment, moment - timedelta(hours=1)):
+        event = HostCheckedIn(id=uuid4(), time=at, host_id=UUID(int=0), proxy="dmz", agent_id="a1", checked_in_at=at)
+        store.check_in(event.host_id, event.checked_in_at, around())
+    inbox = Inbox(store)
+    inbox.take(scheduled(wait_for_check_in=True), plan(1))
+    assert store.claim(around()) == 1
+
+
+def test_a_failed_transaction_leaves_everything_as_it_was(store: DispatcherStore) -> None:
+    inbox = Inbox(store)
+    inbox.take(scheduled(), plan(1))
+
+    before = store.outbox(), store.numbers()
+    groups = [InboxGroup(0, TOPIC, 9, (ended(0),)), InboxGroup(0, None, 9, ())]  # type: ignore[arg-type]
+    with pytest.raises((sqlite3.IntegrityError, psycopg.IntegrityError)):
+        store.take(groups, around())
+    assert (store.outbox(), store.numbers()) == before
+    assert store.acquire(0)[0] == {TOPIC: 1}
