@@ -19,7 +19,7 @@ from .host_keys import HostKeys, Judgement
 from .routes import Route
 from .settings import SshSettings
 
-# Best first, the defaults after them: post-quantum, then the cheapest; AES-GCM costs the least CPU (docs/benchmarks.md).
+# Best first, the defaults after them: post-quantum, then the cheapest; AES-GCM costs the least CPU (docs/adr/0014-asyncssh.md).
 _KEX = "^mlkem768x25519-sha256,curve25519-sha256,curve25519-sha256@libssh.org"
 _CIPHERS = "^aes256-gcm@openssh.com,aes128-gcm@openssh.com"
 _ODD_HANDSHAKES = 16
