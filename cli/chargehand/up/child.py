@@ -187,7 +187,7 @@ class Child:
             pass
 
     def _tell_with_log(self, text: str) -> None:
-        lines = [f"    {line}" for line in last_lines(self.program.log)]
+        lines = [f"    {line}" for line in last_lines(self.program.log, 3)]
         self._tell("\n".join([text, f"  its log, {self.program.log}, ends with:", *lines]), True)
 
 

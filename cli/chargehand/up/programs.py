@@ -5,6 +5,7 @@ Owns the list and the settings. Only what a service needs of our own environment
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 import tomllib
@@ -126,7 +127,8 @@ def _as_environment(data: DataDirectory, name: str, table: Any) -> dict[str, str
 
 
 def _text(value: Any) -> str:
-    return str(value).lower() if isinstance(value, bool) else str(value)
+    """As pydantic-settings reads it: lists and tables as JSON."""
+    return value if isinstance(value, str) else json.dumps(value, default=str)
 
 
 def _unreadable(data: DataDirectory, why: str) -> CommandError:
