@@ -1,6 +1,6 @@
 """What the rules depend on besides the job task: the invocation's properties, margins, and facts of the proxy.
 
-Owns these values and their defaults (docs/protocol.md; DESIGN section 2).
+Owns these values and their defaults (docs/protocol.md, docs/glossary.md).
 """
 
 from __future__ import annotations

@@ -361,7 +361,7 @@ class Dispatcher:
 
 
 def _may_say(message: Received, item: Item) -> bool:
-    """An agent speaks for attempts of its own proxy (DESIGN: trust)."""
+    """An agent speaks for attempts of its own proxy (docs/explanation/trust.md)."""
     return not isinstance(item, AttemptFact) or item.proxy == message.writer.subject
 
 
