@@ -91,9 +91,8 @@ def test_an_attempt_is_bound_to_the_facts_of_now_and_the_fact_comes_before_the_c
     assert fact.script_digest == command.script_digest
     assert (command.host, command.provider_type, command.lock_path) == (RECORD, "ssh", fact.lock_path)
     assert (command.execution_timeout, command.sealed) == (timedelta(hours=1), {"__S__": "c2Vj"})
-    assert decision.script is not None and (decision.script.body, decision.script.digest) == (
-        "uptime", command.script_digest,
-    )  # fmt: skip
+    (script,) = bindings.scripts_of([decision], NOON)
+    assert (script.body, script.digest) == ("uptime", command.script_digest)
     assert decision.binding is not None and decision.binding.kind is BindingKind.BOUND
 
 
@@ -166,7 +165,7 @@ def test_a_render_fault_fails_this_job_task_with_template_and_line() -> None:
     (item,) = decision.items
     assert isinstance(item, AttemptRefused)
     assert (item.reason, item.detail) == (Reason.RENDER_FAILED, "template 'Run Command', line 3: 'x' is undefined")
-    assert decision.script is None
+    assert bindings.scripts_of([decision], NOON) == []
 
 
 def test_pin_a_later_attempt_keeps_path_and_connecting_user_of_the_first_binding() -> None:
@@ -255,13 +254,11 @@ def test_cancel_of_what_was_refused_or_voided_tells_the_decision_again_under_its
 
 def test_a_script_is_announced_once_per_digest_and_invocation() -> None:
     decisions = [bind(due(1)), bind(due(2)), bind(due(3), script="w")]
-    assert [script.body for script in bindings.once_per_digest(decisions, set())] == ["uptime", "w"]
-    digest = decisions[0].script.digest if decisions[0].script else ""
-    assert [script.body for script in bindings.once_per_digest(decisions, {(INVOCATION, digest)})] == ["w"]
+    assert [script.body for script in bindings.scripts_of(decisions, NOON)] == ["uptime", "w"]
+    assert bindings.scripts_of(decisions, NOON) == bindings.scripts_of(decisions[1:], NOON)
 
 
 def test_ids_of_one_attempts_items_differ() -> None:
     decision = bind()
-    ids: set[UUID] = {item.id for item in decision.items}
-    assert decision.script is not None
-    assert len(ids | {decision.script.id}) == 3
+    ids: set[UUID] = {item.id for item in (*decision.items, *bindings.scripts_of([decision], NOON))}
+    assert len(ids) == 3

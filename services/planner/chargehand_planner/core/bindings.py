@@ -68,11 +68,11 @@ class Binding:
 @dataclass(frozen=True, slots=True)
 class Decision:
     """What becomes of one message about an attempt: a binding to store (None: it is stored already) and items to publish,
-    the fact before the command. `script` is published before both, once per digest."""
+    the fact before the command. `script` is what the command runs; it is published before both, once per digest."""
 
     binding: Binding | None = None
     items: tuple[Item, ...] = ()
-    script: ScriptRendered | None = None
+    script: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -239,7 +239,7 @@ def bind(
     digest = hashlib.sha256(script.encode()).hexdigest()
     binding = _bound(due, bindable, digest)
     command = _run(due, facts, bindable, script, digest, sealed, now)
-    return Decision(binding, (announced(binding, due, now), command), _rendered(due, script, digest, now))
+    return Decision(binding, (announced(binding, due, now), command), script)
 
 
 def refuse(due: AttemptDue, detail: str, now: datetime) -> Decision:
@@ -283,17 +283,6 @@ def _run(
         earlier=tuple(sorted(own.union(due.earlier))),
         unknown=due.unknown,
         sealed=dict(sealed),
-    )
-
-
-def _rendered(due: AttemptDue, script: str, digest: str, now: datetime) -> ScriptRendered:
-    return ScriptRendered(
-        id=item_id("script", due.job_invocation_id, digest),
-        time=now,
-        causation_id=due.id,
-        job_invocation_id=due.job_invocation_id,
-        digest=digest,
-        body=script,
     )
 
 
@@ -407,7 +396,13 @@ def _ordered(
     return CancelProxyCommand(**common, grace=properties.grace)
 
 
-def once_per_digest(decisions: Iterable[Decision], known: set[tuple[UUID, str]]) -> list[ScriptRendered]:
-    """The scripts of these decisions that were not published before, each once. `known`: (invocation, digest)."""
-    scripts = {(d.script.job_invocation_id, d.script.digest): d.script for d in decisions if d.script is not None}
-    return [script for key, script in scripts.items() if key not in known]
+def scripts_of(decisions: Iterable[Decision], now: datetime) -> list[ScriptRendered]:
+    """The scripts of these decisions, each digest of an invocation once."""
+    bound = [(decision.binding, decision.script) for decision in decisions]
+    texts = {(b.job_invocation_id, b.script_digest): text for b, text in bound if b and b.kind is BindingKind.BOUND}
+    return [_rendered(*key, text, now) for key, text in texts.items()]
+
+
+def _rendered(job_invocation_id: UUID, digest: str, text: str, now: datetime) -> ScriptRendered:
+    identity = item_id("script", job_invocation_id, digest)
+    return ScriptRendered(id=identity, time=now, job_invocation_id=job_invocation_id, digest=digest, body=text)

@@ -322,16 +322,16 @@ def _change(
     unparked: Sequence[Key] = (),
     place: Place | None = None,
 ) -> Change:
-    rows = list(decisions)
+    rows, moment = list(decisions), now()
     return Change(
         bindings=[decision.binding for decision in rows if decision.binding is not None],
-        scripts=bindings.once_per_digest(rows, set()),
+        scripts=bindings.scripts_of(rows, moment),
         items=[item for decision in rows for item in decision.items],
         parked=parked,
         unparked=unparked,
         positions=place.positions if place else {},
         tokens=place.tokens if place else {},
-        moment=now(),
+        moment=moment,
     )
 
 

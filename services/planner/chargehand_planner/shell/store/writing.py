@@ -6,8 +6,9 @@ Owns the inserts and updates of every table but the projections'.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import astuple, fields
+from collections.abc import Mapping, Sequence
+from dataclasses import fields
+from operator import attrgetter
 from typing import Any
 from uuid import UUID
 
@@ -38,7 +39,7 @@ _PARKED = """
     on conflict (job_task_id, attempt) do nothing
 """
 _UNPARKED = "delete from parked where job_task_id = ? and attempt = ?"
-_OUTBOX = "insert into outbox (type, document) values (?, ?)"
+_OUTBOX = "insert into outbox (type, document) values (?, ?) returning id"
 _OFFER = """
     insert into offers (proxy, agent_id, providers) values (?, ?, ?)
     on conflict (proxy, agent_id) do update set providers = excluded.providers
@@ -49,14 +50,15 @@ _REPORT = """
     where host_reports.reported_at < excluded.reported_at
 """
 _BINDING_COLUMNS = tuple(field.name for field in fields(Binding))
+_binding_values = attrgetter(*_BINDING_COLUMNS)
 _BINDING = (
     f"insert into bindings ({', '.join(_BINDING_COLUMNS)}, bound_at) "  # noqa: S608 (names of our own fields)
     f"values ({', '.join('?' * (len(_BINDING_COLUMNS) + 1))})"
 )
 
 
-def write(transaction: Transaction, change: Change) -> None:
-    """Everything of a change but its events and positions, which the recorder writes."""
+def write(transaction: Transaction, change: Change) -> dict[int, list[Item]]:
+    """Everything of a change but its events and positions, which the recorder writes. The outbox's new rows by their ids."""
     moment = "" if change.moment is None else as_utc(change.moment)
     _write_invocations(transaction, change)
     project(transaction, change.appends)
@@ -67,7 +69,7 @@ def write(transaction: Transaction, change: Change) -> None:
     transaction.many(_OFFER, [(o.proxy, o.agent_id, json.dumps(sorted(o.providers))) for o in change.offers])
     transaction.many(_REPORT, [(str(r.host_id), r.kind, as_utc(r.reported_at), r.document) for r in change.reports])
     fresh = [script for script in change.scripts if _is_new(transaction, script, moment)]
-    transaction.many(_OUTBOX, list(_outbox_rows([*fresh, *change.items])))
+    return _write_outbox(transaction, [*fresh, *change.items])
 
 
 def _write_invocations(transaction: Transaction, change: Change) -> None:
@@ -88,7 +90,7 @@ def _is_new(transaction: Transaction, script: ScriptRendered, moment: str) -> bo
 
 
 def _binding_row(binding: Binding, moment: str) -> tuple[Any, ...]:
-    return (*(str(value) if isinstance(value, UUID) else value for value in astuple(binding)), moment)
+    return (*(str(value) if isinstance(value, UUID) else value for value in _binding_values(binding)), moment)
 
 
 def _parked_row(parked: Due) -> tuple[Any, ...]:
@@ -96,13 +98,16 @@ def _parked_row(parked: Due) -> tuple[Any, ...]:
     return (str(due.job_task_id), due.attempt, position_name(parked.partition), due.model_dump_json())
 
 
-def _outbox_rows(items: Sequence[Item]) -> Iterator[tuple[str, bytes]]:
+def _write_outbox(transaction: Transaction, items: Sequence[Item]) -> dict[int, list[Item]]:
     """One row for items of one type, in the order in which the types first come: a fact before its command."""
-    by_type: dict[str, list[bytes]] = {}
+    by_type: dict[type[Item], list[Item]] = {}
     for item in items:
-        by_type.setdefault(type_name(type(item)), []).append(item.model_dump_json().encode())
-    for name, documents in by_type.items():
-        yield name, b"[" + b",".join(documents) + b"]"
+        by_type.setdefault(type(item), []).append(item)
+    written: dict[int, list[Item]] = {}
+    for model, rows in by_type.items():
+        document = b"[" + b",".join(item.model_dump_json().encode() for item in rows) + b"]"
+        written[int(transaction.rows(_OUTBOX, type_name(model), document)[0]["id"])] = rows
+    return written
 
 
 def position_name(position: Position) -> str:
