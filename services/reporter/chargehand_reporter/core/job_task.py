@@ -389,3 +389,11 @@ def outcome_of(decision: AttemptDecision, known: AttemptReport | None) -> tuple[
 def may_speak(decision: AttemptDecision, proxy: str) -> bool | None:
     """Whether agents of `proxy` may speak for this attempt. None: nobody has named its proxy yet."""
     return None if not decision.proxy else decision.proxy == proxy
+
+
+def is_settled(task: JobTask) -> bool:
+    """Whether nothing more is expected of it: a verdict, and where something ran, all of its output."""
+    if not task.verdict_rank:
+        return False
+    has_exited = task.exit_status is not None or task.status is JobTaskStatus.SUCCEEDED
+    return all(view.complete for view in task.streams.values()) and (bool(task.streams) or not has_exited)

@@ -180,3 +180,22 @@ def _nearest(red: int, green: int, blue: int) -> str:
     brightest = max(red, green, blue)
     bits = sum(1 << n for n, level in enumerate((red, green, blue)) if level > brightest / 2 and level > 47)
     return ("bright-" if brightest > 200 else "") + _COLOURS[bits]
+
+
+_FLAGS = ("bold", "faint", "italic", "underlined", "inverse")
+_NAMES = frozenset({*_COLOURS, *(f"bright-{colour}" for colour in _COLOURS)})
+
+
+def text_of(style: Style) -> str:
+    """A style as a word for a URL or a header."""
+    flags = [flag for flag in _FLAGS if getattr(style, f"is_{flag}")]
+    return ".".join([style.foreground or "-", style.background or "-", *flags]) if style != Style() else ""
+
+
+def style_of(text: str) -> Style:
+    """The style of such a word; the default one for anything else."""
+    colours, flags = text.split(".")[:2], text.split(".")[2:]
+    if len(colours) != 2 or not set(colours) <= {*_NAMES, "-"} or not set(flags) <= set(_FLAGS):
+        return Style()
+    foreground, background = ("" if colour == "-" else colour for colour in colours)
+    return Style(foreground, background, **{f"is_{flag}": True for flag in flags})

@@ -342,10 +342,11 @@ class Reporter:
         if outbox.rejected:
             await self._until_published(lambda: self._dead_letters.put(outbox.rejected))
 
-    async def _until_published(self, publish: Callable[[], Awaitable[None]]) -> None:
+    async def _until_published(self, publish: Callable[[], Awaitable[object]]) -> None:
         while True:
             try:
-                return await publish()
+                await publish()
+                return
             except PublishFailed as error:
                 self._log.error("publish_failed", why=str(error))
                 await asyncio.sleep(random.uniform(0.1, 1.0))  # noqa: S311 (no secret)

@@ -124,7 +124,10 @@ class SqliteDatabase:
                 raise
 
     def version(self) -> int:
-        return int(self._connection.execute("pragma data_version").fetchone()[0])
+        """Of both files: a transaction becomes visible in one after the other."""
+        read_model = self._connection.execute("pragma data_version").fetchone()[0]
+        output = self._connection.execute("pragma reporter_output.data_version").fetchone()[0]
+        return int(read_model) << 32 | int(output)
 
     def close(self) -> None:
         self._connection.close()
@@ -243,7 +246,8 @@ def in_slices(keys: Iterable[Values]) -> Iterator[tuple[str, list[Any]]]:
 
 
 class Connections:
-    """Connections for readers: one for each thread that asks, opened at its first question."""
+    """Connections for readers: one for each thread that asks, opened at its first question, and anew when the read model
+    was built anew."""
 
     def __init__(self, store_url: str, directory: Path) -> None:
         self._store_url = store_url
@@ -254,14 +258,30 @@ class Connections:
 
     def mine(self) -> Database:
         """The connection of this thread. StoreUnavailable if there is no store yet."""
-        database: Database | None = getattr(self._local, "database", None)
-        if database is None:
+        file = self._file()
+        if getattr(self._local, "database", None) is None or self._local.file != file:
             with _translated():
                 database = open_database(self._store_url, self._directory, is_writer=False)
-            self._local.database = database
-            with self._lock:
-                self._all.append(database)
-        return database
+            self._keep(getattr(self._local, "database", None), database)
+            self._local.database, self._local.file = database, file
+        found: Database = self._local.database
+        return found
+
+    def _file(self) -> int:
+        """Which file it is: another one has another number."""
+        if self._store_url:
+            return 0
+        try:
+            return (self._directory / "reporter.db").stat().st_ino
+        except OSError as error:
+            raise StoreUnavailable("there is no read model yet: the reporter makes it when it starts") from error
+
+    def _keep(self, old: Database | None, new: Database) -> None:
+        with self._lock:
+            if old is not None:
+                self._all.remove(old)
+                old.close()
+            self._all.append(new)
 
     def close(self) -> None:
         with self._lock:

@@ -203,9 +203,14 @@ class ReadStore:
         rows = self._select(mapping.HOST, "hosts where host_id = ? and is_removed = 0", host_id.bytes)
         return mapping.host_of(rows[0]) if rows else None
 
+    def host_named(self, name: str) -> Host | None:
+        rows = self._select(mapping.HOST, "hosts where is_removed = 0 and name = ? limit 1", name)
+        return mapping.host_of(rows[0]) if rows else None
+
     def hosts(self, name: str, limit: int, after: str) -> Found[Host]:
-        """By name; `name` is one, or a pattern with `*`. ValueError if `after` is no cursor."""
-        where, values = _where(("is_removed = ?", 0), *_named("name", name))
+        """By name; those whose name contains `name`, or fits it where it has a `*`. ValueError if `after` is no cursor."""
+        pattern = name if "*" in name or not name else f"*{name}*"
+        where, values = _where(("is_removed = ?", 0), *_named("name", pattern))
         total = self._count("hosts", where, values)
         if after:
             last_name, last = read_cursor(after, (str, str))

@@ -1,0 +1,166 @@
+"""Job invocations over HTTP: invoking, listing, watching, cancelling. Owns these answers, as JSON and as pages."""
+
+from __future__ import annotations
+
+from uuid import UUID
+
+from chargehand_chassis.clock import now
+from chargehand_schemas.api import CancelRequest, JobInvocationDocument, JobInvocationRequest, JobTaskDocument, Page
+from chargehand_schemas.commands import CancelJobInvocation, InvokeJob
+from chargehand_schemas.ids import item_id, new_id
+from chargehand_schemas.reasons import JobInvocationStatus, JobTaskStatus, Reason, Refusal
+from starlette.responses import RedirectResponse, Response
+
+from ...core.documents import decision_document, job_invocation_document, job_task_document
+from ...core.invocation import JobInvocation
+from ...core.read_model import REFUSED, CommandOutcome
+from ..store.read_store import TaskFilter
+from .answers import cursor_checked, document_response, json_response
+from .call import Call
+from .pages import page
+from .problems import HttpProblem, not_found
+from .streams import event_response, job_invocation_events
+
+GROUPS_LIMIT = 1000
+_GROUPS_ON_PAGE = 50
+_NAMES_ON_PAGE = 30
+
+
+async def index(call: Call) -> Response:
+    """`GET /`."""
+    return RedirectResponse("/job-invocations", 303)
+
+
+async def list_job_invocations(call: Call) -> Response:
+    """`GET /job-invocations`."""
+    status, after = call.word("status", JobInvocationStatus), call.text("after")
+    limit = call.limit(50)
+    found = await cursor_checked(call.read(lambda store: store.job_invocations(status, limit, after)))
+    rows = [job_invocation_document(row) for row in found.rows]
+    if not call.wants_html:
+        return document_response(Page[JobInvocationDocument](items=tuple(rows), total=found.total, next=found.next))
+    hosts = await call.read(lambda store: store.count_hosts())
+    return page(call, "job_invocations.html", rows=rows, found=found, status=status, hosts=hosts, after=after)
+
+
+async def show_job_invocation(call: Call) -> Response:
+    """`GET /job-invocations/ID`."""
+    invocation = await _found(call)
+    if not call.wants_html:
+        return document_response(job_invocation_document(invocation))
+    wanted = _filter(call)
+    after = call.text("after")
+    found = await cursor_checked(call.read(lambda store: store.job_tasks(invocation, wanted, call.limit(), after)))
+    groups = await call.read(lambda store: store.groups(invocation.job_invocation_id, _GROUPS_ON_PAGE, _NAMES_ON_PAGE))
+    return page(
+        call,
+        "job_invocation.html",
+        invocation=job_invocation_document(invocation),
+        rows=[job_task_document(task) for task in found.rows],
+        found=found,
+        groups=groups,
+        wanted=wanted,
+        after=after,
+        is_fragment=call.is_set("fragment"),
+    )
+
+
+async def list_job_tasks(call: Call) -> Response:
+    """`GET /job-invocations/ID/job-tasks`."""
+    invocation = await _found(call)
+    wanted, after, limit = _filter(call), call.text("after"), call.limit()
+    found = await cursor_checked(call.read(lambda store: store.job_tasks(invocation, wanted, limit, after)))
+    rows = tuple(job_task_document(task) for task in found.rows)
+    return document_response(Page[JobTaskDocument](items=rows, total=found.total, next=found.next))
+
+
+async def list_groups(call: Call) -> Response:
+    """`GET /job-invocations/ID/groups`."""
+    job_invocation_id, limit = await call.job_invocation_id(), call.limit(GROUPS_LIMIT)
+    return json_response({"items": await call.read(lambda store: store.groups(job_invocation_id, limit))})
+
+
+async def watch_job_invocation(call: Call) -> Response:
+    """`GET /job-invocations/ID/events`."""
+    job_invocation_id = await call.job_invocation_id()
+    last_id = call.request.headers.get("last-event-id") or call.text("after", at_most=20)
+    if last_id and not (last_id.isascii() and last_id.isdigit() and len(last_id) <= 18):
+        raise HttpProblem(400, "malformed", "Last-Event-ID is not a position of this stream")
+    with_job_tasks = call.text("only") != "invocation"
+    events = job_invocation_events(call, job_invocation_id, int(last_id or 0), with_job_tasks=with_job_tasks)
+    return event_response(call, events)
+
+
+async def invoke(call: Call) -> Response:
+    """`POST /job-invocations`. The command's id follows from the invocation's, so that a repeat is the same command."""
+    request = await call.document(JobInvocationRequest)
+    job_invocation_id = request.job_invocation_id or new_id()
+    commands = call.gateway.commands
+    command = InvokeJob(
+        id=item_id("invoke", call.who.login, job_invocation_id),
+        time=now(),
+        actor=f"user:{call.who.login}",
+        job_invocation_id=job_invocation_id,
+        sealed_inputs={name: commands.sealed(value) for name, value in request.hidden_inputs.items()},
+        **request.model_dump(exclude={"job_invocation_id", "hidden_inputs"}),
+    )
+    path = f"/job-invocations/{job_invocation_id}"
+    outcome = await commands.post(call, str(job_invocation_id), command)
+    if outcome is None:
+        return _pending(command.id, path)
+    if outcome.decision == REFUSED:
+        raise refused(outcome)
+    invocation = await call.read(lambda store: store.job_invocation(job_invocation_id))
+    if invocation is None:
+        raise not_found(f"job invocation {job_invocation_id}")
+    return document_response(job_invocation_document(invocation), 201, {"Location": path})
+
+
+async def cancel(call: Call) -> Response:
+    """`POST /job-invocations/ID/cancel`."""
+    job_invocation_id = await call.job_invocation_id()
+    request = CancelRequest() if call.is_form else await call.document(CancelRequest)
+    command = CancelJobInvocation(
+        id=new_id(),
+        time=now(),
+        actor=f"user:{call.who.login}",
+        job_invocation_id=job_invocation_id,
+        host_ids=request.host_ids,
+    )
+    path = f"/job-invocations/{job_invocation_id}"
+    outcome = await call.gateway.commands.post(call, str(job_invocation_id), command)
+    if outcome is not None and outcome.decision == REFUSED:
+        raise refused(outcome)
+    if call.is_form:
+        return RedirectResponse(path, 303)
+    if outcome is None:
+        return _pending(command.id, path)
+    invocation = await call.read(lambda store: store.job_invocation(job_invocation_id))
+    counts = {} if invocation is None else {status.value: count for status, count in invocation.counts.items()}
+    return document_response(decision_document(outcome, path).model_copy(update={"counts": counts}))
+
+
+def refused(outcome: CommandOutcome) -> HttpProblem:
+    """What the planner refused, as a problem: 409 where there is nothing left to do, else 422."""
+    status = 409 if outcome.reason == Refusal.ALREADY_ENDED.value else 422
+    return HttpProblem(status, outcome.reason or "refused", outcome.detail)
+
+
+def _pending(command_id: UUID, path: str) -> Response:
+    outcome = CommandOutcome(command_id, "pending", detail="published, and not decided yet; look again")
+    return document_response(decision_document(outcome, path), 202, {"Location": path})
+
+
+async def _found(call: Call) -> JobInvocation:
+    job_invocation_id = await call.job_invocation_id()
+    invocation = await call.read(lambda store: store.job_invocation(job_invocation_id))
+    if invocation is None:
+        raise not_found("such job invocation")
+    return invocation
+
+
+def _filter(call: Call) -> TaskFilter:
+    group = call.text("group", at_most=32)
+    if group and (len(group) != 32 or set(group) - set("0123456789abcdef")):
+        raise HttpProblem(400, "malformed", "query parameter `group` is no group")
+    return TaskFilter(call.word("status", JobTaskStatus), call.word("reason", Reason), call.text("host"), group)
