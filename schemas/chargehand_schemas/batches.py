@@ -7,8 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache
 
 from .base import MAX_ITEMS_PER_MESSAGE, MAX_MESSAGE_BYTES, Item
+from .topics import topic_named
 
 _FRAME_BYTES = 16
 
@@ -69,8 +71,17 @@ def _fits(
     rows: Sequence[tuple[Outgoing, bytes]], filled: int, out: Outgoing, size: int, max_items: int, max_bytes: int
 ) -> bool:
     first = rows[0][0]
+    if _travels_alone(first.topic):
+        return False
     same = type(first.item) is type(out.item) and (first.raw is None) == (out.raw is None)
     return same and len(rows) < max_items and filled + size <= max_bytes
+
+
+@cache
+def _travels_alone(topic: str) -> bool:
+    """A compacted topic keeps the last message of each key: one item a message, under its own key."""
+    found = topic_named(topic)
+    return found is not None and found.is_compacted
 
 
 def _packed(rows: Sequence[tuple[Outgoing, bytes]], partition: int) -> Packed:
