@@ -36,6 +36,8 @@ class METRICS:
     job_tasks_waiting = _gauge("job_tasks_waiting", "Job tasks that wait.")
     slots_held = _gauge("slots_held", "Slots held by attempts.")
     attempts_running = _gauge("attempts_running", "Attempts an agent follows.")
+    attempts_taken = _counter("attempts_taken_total", "Commands to run an attempt taken by an agent.")
+    attempts_over = _counter("attempts_over_total", "Attempts over at an agent, by how.", ("phase",))
     outbox_depth = _gauge("outbox_depth_items", "Items stored and not yet published.")
     fold_items = _counter("fold_items_total", "Items folded into the read model.")
     fold_seconds = _histogram("fold_seconds", "Time of one fold transaction.")

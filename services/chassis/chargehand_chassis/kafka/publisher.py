@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable, Iterator, Sequence
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from aiokafka import AIOKafkaProducer
@@ -56,8 +56,9 @@ class Publisher:
             producer, self._producer = self._producer, None
             await producer.stop()
 
-    async def publish(self, outgoing: Iterable[Outgoing], *, timeout: timedelta | None = None) -> None:  # noqa: ASYNC109
-        """Publish in this order per partition; returns when all is acknowledged.
+    async def publish(self, outgoing: Iterable[Outgoing], *, timeout: timedelta | None = None) -> datetime | None:  # noqa: ASYNC109
+        """Publish in this order per partition; returns when all is acknowledged: the broker's time of the latest append
+        (None if there was nothing to publish), by which clocks are compared.
 
         PublishFailed if that takes longer than `timeout` (default: the setting) or the broker refuses. What was sent may
         arrive nevertheless: repeat with the same item ids.
@@ -65,7 +66,7 @@ class Publisher:
         limit = timeout or self._settings.publish_timeout
         try:
             async with asyncio.timeout(limit.total_seconds()):
-                counts = await self._send(outgoing)
+                counts, appended = await self._send(outgoing)
         except TimeoutError as error:
             raise PublishFailed(
                 f"no acknowledgement within {limit.total_seconds():g} s from {self._brokers}"
@@ -75,12 +76,13 @@ class Publisher:
         for topic, messages, items in counts:
             METRICS.messages_published.labels(topic).inc(messages)
             METRICS.items_published.labels(topic).inc(items)
+        return appended
 
     @property
     def _brokers(self) -> str:
         return self._settings.kafka_bootstrap
 
-    async def _send(self, outgoing: Iterable[Outgoing]) -> list[tuple[str, int, int]]:
+    async def _send(self, outgoing: Iterable[Outgoing]) -> tuple[list[tuple[str, int, int]], datetime | None]:
         producer = self._started()
         rows = list(outgoing)
         await self._learn_partitions({row.topic for row in rows})
@@ -96,8 +98,10 @@ class Publisher:
             count = counts.setdefault(packed.topic, [0, 0])
             count[0] += 1
             count[1] += packed.count
-        await asyncio.gather(*waits)
-        return [(topic, messages, items) for topic, (messages, items) in counts.items()]
+        appends = await asyncio.gather(*waits)
+        latest = max((append.timestamp for append in appends), default=None)
+        appended = None if latest is None else datetime.fromtimestamp(latest / 1000, UTC)
+        return [(topic, messages, items) for topic, (messages, items) in counts.items()], appended
 
     def _placed(self, rows: Sequence[Outgoing]) -> Iterator[tuple[Outgoing, int]]:
         for row in rows:

@@ -1,0 +1,65 @@
+"""Telling whether hosts can be reached: on change, a bounded number a second, the latest word of each host.
+
+Owns pacing and remembering. What a change is is the core's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from uuid import UUID
+
+from chargehand_chassis.clock import now
+from chargehand_chassis.errors import PublishFailed
+from chargehand_chassis.kafka import Publisher
+from chargehand_schemas.batches import Outgoing
+from chargehand_schemas.hosts import HostReachabilityObserved
+from chargehand_schemas.topics import HOST_EVENTS
+
+from ..core import reachability as rules
+from ..core.facts import AgentFacts
+from .journal import Journal
+
+PER_SECOND = 50
+"""A compacted topic takes one host a message; 10,000 new hosts at once must not hold up their own jobs."""
+
+
+class Reachability:
+    """What was last seen of each host, and what is still to be said of it."""
+
+    def __init__(self, publisher: Publisher, journal: Journal, facts: Callable[[], AgentFacts]) -> None:
+        self._publisher, self._journal, self._facts = publisher, journal, facts
+        self._known = journal.reachability()
+        self._unsaid: dict[UUID, HostReachabilityObserved] = {}
+        self._wake = asyncio.Event()
+
+    def note(self, host_id: UUID, is_reachable: bool, why: str = "", detail: str = "") -> None:
+        """A host was reached, or was not."""
+        if not rules.is_change(self._known, host_id, is_reachable):
+            return
+        self._known[host_id] = is_reachable
+        self._unsaid.pop(host_id, None)
+        self._unsaid[host_id] = rules.observed(host_id, is_reachable, why, detail, now(), self._facts())
+        self._wake.set()
+
+    async def tell(self) -> None:
+        """Publish changes, until cancelled."""
+        while True:
+            await self._wake.wait()
+            # Bad news first: those are what people wait for.
+            chosen = sorted(self._unsaid.values(), key=lambda event: event.reachable)[:PER_SECOND]
+            await self._say(chosen)
+            if not self._unsaid:
+                self._wake.clear()
+            await asyncio.sleep(1)
+
+    async def _say(self, events: list[HostReachabilityObserved]) -> None:
+        try:
+            for event in events:
+                await self._publisher.publish([Outgoing(HOST_EVENTS.name, rules.key(event.host_id), event)])
+        except PublishFailed:
+            return
+        for event in events:
+            if self._unsaid.get(event.host_id) is event:
+                del self._unsaid[event.host_id]
+        await self._journal.note_reachability({event.host_id: event.reachable for event in events})

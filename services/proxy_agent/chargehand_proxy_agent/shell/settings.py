@@ -1,0 +1,96 @@
+"""Settings of the proxy agent. Owns their names, limits and defaults; the reference page is made from them."""
+
+from __future__ import annotations
+
+import re
+from datetime import timedelta
+from pathlib import Path
+
+from chargehand_chassis.settings import ServiceSettings
+from pydantic import Field, field_validator
+
+
+class AgentSettings(ServiceSettings):
+    """What an agent needs beyond what every service does."""
+
+    proxy: str = Field(
+        pattern=r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$", description="Name of the proxy whose hosts this agent reaches."
+    )
+    agent_id: str = Field(
+        "",
+        max_length=128,
+        description="Name of this agent among those of its proxy, at its enrolment; empty: the name of its key.",
+    )
+    enrolment_token_file: Path | None = Field(
+        None, description="File with a one-time token: the key is made and enrolled with it at the first start."
+    )
+    enrol_within: timedelta = Field(timedelta(seconds=60), description="Longest wait for the planner to enrol the key.")
+    providers: tuple[str, ...] = Field(
+        ("ssh", "simulated"), description="Ways of reaching hosts that are offered here."
+    )
+    max_connects: int = Field(500, ge=1, le=100_000, description="Connections to hosts that are being set up at once.")
+    max_attempts: int = Field(
+        20_000, ge=1, le=1_000_000, description="Attempts in hand at once; beyond it no further command is read."
+    )
+    allowed_effective_users: tuple[str, ...] = Field(
+        ("*",), description="Users that scripts may run as on hosts, besides the connecting one; `*`: any."
+    )
+    denied_effective_users: tuple[str, ...] = Field((), description="Users that no script may run as, e.g. root.")
+    denied_scripts: tuple[str, ...] = Field(
+        (), description="Regular expressions; a script in which one is found is not run."
+    )
+    heartbeat_every: timedelta = Field(
+        timedelta(seconds=30), description="Interval of heartbeats and of the list of attempts in hand."
+    )
+    clock_margin: timedelta = Field(
+        timedelta(seconds=5),
+        description="How wrong this clock may be, measured by the broker's, before nothing is started.",
+    )
+    journal_keep: timedelta = Field(
+        timedelta(minutes=10),
+        description="How long the journal keeps attempts that are over, after their latest start.",
+    )
+    output_cap_bytes: int = Field(
+        64 * 1024 * 1024, ge=1024, description="Output kept of each stream of an attempt: its first and its last half."
+    )
+    output_window_bytes: int = Field(
+        2 * 1024 * 1024, ge=64 * 1024, description="Output of one attempt that may wait for its acknowledgement."
+    )
+    output_buffer_bytes: int = Field(
+        32 * 1024 * 1024, ge=1024 * 1024, description="Output of all attempts that may wait for its acknowledgement."
+    )
+
+    ssh_config_files: tuple[Path, ...] = Field(
+        (Path("~/.ssh/config"),), description="OpenSSH client configurations that are honoured; the first match wins."
+    )
+    ssh_known_hosts_files: tuple[Path, ...] = Field(
+        (
+            Path("~/.ssh/known_hosts"),
+            Path("~/.ssh/known_hosts2"),
+            Path("/etc/ssh/ssh_known_hosts"),
+            Path("/etc/ssh/ssh_known_hosts2"),
+        ),
+        description="Files of known host keys, as OpenSSH reads them.",
+    )
+    ssh_identity_files: tuple[Path, ...] = Field(
+        (Path("~/.ssh/id_ed25519"), Path("~/.ssh/id_ecdsa"), Path("~/.ssh/id_rsa")),
+        description="Private keys offered where neither the host nor the configuration names one.",
+    )
+    ssh_agent_socket: Path | None = Field(None, description="Socket of an ssh-agent to ask for keys as well.")
+    ssh_connect_timeout: timedelta = Field(
+        timedelta(seconds=10), description="Longest wait from the first packet to the end of the login."
+    )
+    ssh_max_connections: int = Field(2000, ge=1, le=100_000, description="Connections by ssh that are open at once.")
+    ssh_allow_memory_filesystem: bool = Field(
+        False, description="Let hosts keep attempts on a tmpfs: only where hosts are thrown away."
+    )
+
+    @field_validator("denied_scripts")
+    @classmethod
+    def _are_patterns(cls, patterns: tuple[str, ...]) -> tuple[str, ...]:
+        for pattern in patterns:
+            try:
+                re.compile(pattern)
+            except re.error as error:
+                raise ValueError(f"{pattern!r} is no regular expression: {error}") from error
+        return patterns
