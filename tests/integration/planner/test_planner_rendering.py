@@ -131,6 +131,25 @@ async def test_an_analysis_names_inputs_with_lines_and_whether_the_host_matters(
     assert loading is not None and loading.line == 2
 
 
+async def test_one_template_asked_for_by_many_at_once_is_answered_to_all(renderer: Renderer) -> None:
+    found = await asyncio.gather(*(renderer.analyse('{{ input("a") }}') for _ in range(5)))
+    assert {analysis.inputs for analysis in found} == {(("a", 1),)}
+    jobs = [job(INNOCENT, 3, command=str(number)) for number in range(10)]
+    answers = await asyncio.gather(*(renderer.render(one) for one in jobs))
+    assert [scripts[2] for scripts in answers] == [f"echo {number} on web2" for number in range(10)]
+
+
+async def test_who_gives_up_waiting_stops_nobody_else(renderer: Renderer) -> None:
+    bomb = asyncio.create_task(renderer.render(job(BOMBS[2])))
+    done, _ = await asyncio.wait({bomb}, timeout=0.05)
+    assert not done
+    bomb.cancel()
+    await asyncio.wait({bomb})
+    (fault,) = faults(await renderer.render(job(BOMBS[2])))
+    assert "ended" in fault.message
+    assert not faults(await renderer.render(job(INNOCENT, command="w")))
+
+
 async def test_what_a_template_may_use(renderer: Renderer) -> None:
     body = (
         '{{ input("x") | quote }}|{{ host.groups | join(",") }}|{{ host.parameters.format }}|'

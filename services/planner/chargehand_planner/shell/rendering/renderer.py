@@ -94,6 +94,7 @@ class Renderer:
 
     async def _analyse(self, key: str, body: str) -> Analysis:
         (answer,) = await self._answers(f"analysis:{key}", {"body": body}, [])
+        self._forget(f"analysis:{key}")
         if isinstance(answer, Fault):
             return Analysis(fault=answer)
         found = json.loads(answer)
@@ -174,16 +175,27 @@ class Renderer:
             self._zygote.end(lane.worker)
             lane.worker = None
 
+    def _forget(self, key: str) -> None:
+        """A lane that is not needed again, unless somebody waits in it."""
+        lane = self._lanes.get(key)
+        if lane is not None and not lane.waiting:
+            _close(lane)
+            del self._lanes[key]
+
     def _tidy(self) -> None:
         """Keep the workers of the templates used last; a lane without a worker that never rendered is forgotten."""
         idle = [key for key, lane in self._lanes.items() if not lane.waiting]
         for key in idle[:-IDLE]:
-            lane = self._lanes[key]
-            if lane.worker is not None:
-                lane.worker.close()
-                lane.worker = None
+            _close(self._lanes[key])
         for key in idle[: -CACHED_ANALYSES // 4]:
             del self._lanes[key]
+
+
+def _close(lane: _Lane) -> None:
+    """Its worker ends by itself when it reads the end."""
+    if lane.worker is not None:
+        lane.worker.close()
+        lane.worker = None
 
 
 def _answer(kind: Kind, payload: bytes) -> Answer:
