@@ -9,6 +9,7 @@ Owns a few commands of a shell, and the host parameters `sim.…` that make it l
 from __future__ import annotations
 
 import hashlib
+import re
 import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -24,7 +25,9 @@ MOST_FILLER_BYTES = 4 * 1024**3
 
 _HOST = "\x00host\x00"
 _UPTIME = "\x00uptime\x00"
-_SEPARATORS = frozenset({";", "&&", "||", "\n", "&", "|"})
+_STDERR = "\x00stderr\x00"
+_TO_STDERR = re.compile(r"1?>&2")
+_OTHER_REDIRECTION = re.compile(r"[0-9]?[<>]{1,2}(&[0-9-]|\s*[\w./-]+)")
 _SILENT = frozenset({":", "set", "cd", "export", "trap", "umask", "true", "exec", "test", "[", "sync"})
 
 
@@ -125,7 +128,8 @@ def is_in_share(name: str, parameters: Mapping[str, str], key: str) -> bool:
 
 def _commands(script: str) -> list[tuple[str, list[str]]]:
     """The commands of a script, each with what joins it to the one before."""
-    lexer = shlex.shlex(script, posix=True, punctuation_chars=";&|\n")
+    marked = _OTHER_REDIRECTION.sub(" ", _TO_STDERR.sub(f" {_STDERR} ", script))
+    lexer = shlex.shlex(marked, posix=True, punctuation_chars=";&|\n")
     lexer.whitespace, lexer.whitespace_split, lexer.commenters = " \t\r", True, "#"
     commands: list[tuple[str, list[str]]] = []
     joint = ";"
@@ -143,8 +147,8 @@ def _commands(script: str) -> list[tuple[str, list[str]]]:
 
 
 def _do(run: _Run, words: list[str]) -> None:
-    stream: Stream = "stderr" if any(word in (">&2", "1>&2") for word in words) else "stdout"
-    name, *arguments = [word for word in words if ">" not in word] or [":"]
+    stream: Stream = "stderr" if _STDERR in words else "stdout"
+    name, *arguments = [word for word in words if word != _STDERR] or [":"]
     run.status = 0
     match name:
         case "sleep":
