@@ -13,8 +13,11 @@ from chargehand_schemas.commands import HostRecord
 SIMULATED = 200
 CONCURRENCY = 40
 DESCRIPTION = "Check the release on every host"
+COMMAND = 'echo release 4.2 is installed; test "$DEMO_HOST" != ssh-gamma || exit 4'
+"""Succeeds on two of the real hosts and on most of the simulated ones, whose parameters say how they end."""
 
-COMMAND = "hostname >/dev/null 2>&1; echo release 4.2 is installed"
+_UNREACHABLE = frozenset({42, 111, 163})
+_EXITS = {17: "3", 18: "3", 19: "3", 88: "1", 140: "1", 141: "1"}
 
 
 def hosts(real: Sequence[Mapping[str, Any]], proxy: str) -> list[HostRecord]:
@@ -28,8 +31,16 @@ def _simulated(number: int, proxy: str) -> HostRecord:
         name=f"sim-{number:03d}",
         proxy=proxy,
         groups=("demo", "simulated"),
-        parameters={"provider": "simulated"},
+        parameters={"provider": "simulated", **_behaviour(number)},
     )
+
+
+def _behaviour(number: int) -> dict[str, str]:
+    """How long a simulated host takes, and what becomes of those few that fail."""
+    duration = {"sim.duration_s": f"{0.2 + number * 7 % 10 / 10:.1f}"}
+    if number in _UNREACHABLE:
+        return {"sim.unreachable": "yes"}
+    return duration | ({"sim.exit_status": _EXITS[number]} if number in _EXITS else {})
 
 
 def next_commands(program: str) -> list[tuple[str, str]]:

@@ -27,6 +27,11 @@ def is_crash_loop(ends: Sequence[float], now: float) -> bool:
     return sum(1 for end in ends if now - end <= WINDOW.total_seconds()) >= LOOP_OF
 
 
+def is_news(count: int) -> bool:
+    """Whether a person is told of the nth end of a crash loop: when it is seen to be one, and at every tenth."""
+    return count == LOOP_OF or count % 10 == 0
+
+
 def why_it_ended(status: int) -> str:
     """An exit status in words; negative ones are signals."""
     if status < 0:

@@ -14,9 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..embedded.processes import mark_of
-from .backoff import NEEDS_A_PERSON, is_crash_loop, restart_delay_s, why_it_ended
+from .backoff import NEEDS_A_PERSON, is_crash_loop, is_news, restart_delay_s, why_it_ended
 from .health import ask, until_ready
-from .logs import last_lines, open_log
+from .logs import last_words, open_log
 from .ports import any_free, is_free
 from .state import ChildState
 
@@ -176,7 +176,7 @@ class Child:
         self._ends.append(moment)
         delay_s = restart_delay_s(self._ends, moment)
         text = f"{self.program.name} {why_it_ended(status)}; it is started again in {delay_s:.1f} s"
-        if is_crash_loop(self._ends, moment):
+        if is_crash_loop(self._ends, moment) and is_news(len(self._ends)):
             self._tell_with_log(f"{text}. It ended {len(self._ends)} times.")
         else:
             self._tell(text, False)
@@ -187,8 +187,8 @@ class Child:
             pass
 
     def _tell_with_log(self, text: str) -> None:
-        lines = [f"    {line}" for line in last_lines(self.program.log, 3)]
-        self._tell("\n".join([text, f"  its log, {self.program.log}, ends with:", *lines]), True)
+        lines = [f"    {line[:300]}" for line in last_words(self.program.log)]
+        self._tell("\n".join([text, f"  its log, {self.program.log}, says:", *lines]), True)
 
 
 def _signal(process: asyncio.subprocess.Process, number: signal.Signals) -> None:

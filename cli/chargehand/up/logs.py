@@ -5,13 +5,16 @@ Owns size and number. The child writes to the file, not to a pipe of ours: a sup
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 from pathlib import Path
 
 MAX_BYTES = 16 * 1024 * 1024
 KEPT = 3
-_TAIL_BYTES = 16 * 1024
+_TAIL_BYTES = 64 * 1024
+_LINE = 300
+_EVERYWHERE = frozenset({"event", "level", "timestamp", "service", "instance", "exception"})
 
 
 def open_log(path: Path) -> int:
@@ -37,14 +40,32 @@ def turn_over(path: Path, max_bytes: int = MAX_BYTES) -> bool:
 
 
 def last_lines(path: Path, count: int = 8) -> list[str]:
-    """The last lines of a log, each cut to 300 characters."""
+    """The last lines of a log."""
     try:
         with path.open("rb") as file:
             file.seek(max(0, path.stat().st_size - _TAIL_BYTES))
             text = file.read().decode("utf-8", "replace")
     except OSError:
         return []
-    return [line[:300] for line in text.splitlines() if line.strip()][-count:]
+    return [line for line in text.splitlines() if line.strip()][-count:]
+
+
+def last_words(path: Path, count: int = 3) -> list[str]:
+    """The last different things that went wrong by a log, for a person: of our JSON lines what they say, others as they are."""
+    words = [gist(line) for line in last_lines(path, 200)]
+    return list(dict.fromkeys(word for word in reversed(words) if word))[:count][::-1]
+
+
+def gist(line: str) -> str:
+    """A record of a service in words; "" if nothing is wrong in it. What is no record stays as it is."""
+    try:
+        record = json.loads(line)
+    except ValueError:
+        return "" if line.lstrip().startswith("{") else line
+    if not isinstance(record, dict) or record.get("level") not in ("warning", "error", "critical"):
+        return ""
+    errors = record.get("errors") or {k: v for k, v in record.items() if k not in _EVERYWHERE}
+    return f"{record.get('event')}: {'; '.join(map(str, errors)) if isinstance(errors, list) else errors}"[:_LINE]
 
 
 def _numbered(path: Path, number: int) -> Path:

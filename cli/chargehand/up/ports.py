@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import socket
+import sys
 
 LOOPBACK = "127.0.0.1"
 _TRIED = 100
@@ -22,12 +23,32 @@ def is_free(port: int) -> bool:
     return True
 
 
-def first_free(wanted: int) -> int:
-    """This port or the next free one; any free port if a hundred are taken."""
-    for port in range(wanted, min(wanted + _TRIED, 65_536)):
-        if is_free(port):
-            return port
-    return any_free(1)[0]
+class PortClaim:
+    """A free port for whoever is started later. Two installations that start at once do not choose the same: the claim is a
+    name in the kernel's own space (Linux), which goes with the process."""
+
+    def __init__(self, wanted: int) -> None:
+        """The wanted port or the next free one; any free port if a hundred are taken."""
+        self._held: socket.socket | None = None
+        candidates = [*range(wanted, min(wanted + _TRIED, 65_536)), *any_free(_TRIED)]
+        self.port = next(port for port in candidates if is_free(port) and self._claim(port))
+
+    def release(self) -> None:
+        if self._held is not None:
+            self._held.close()
+            self._held = None
+
+    def _claim(self, port: int) -> bool:
+        if not sys.platform.startswith("linux"):
+            return True
+        held = socket.socket(socket.AF_UNIX)
+        try:
+            held.bind(f"\0chargehand-port-{port}")
+        except OSError:
+            held.close()
+            return False
+        self._held = held
+        return True
 
 
 def any_free(count: int) -> list[int]:

@@ -21,8 +21,8 @@ from ..errors import CommandError, ExitStatus
 from .child import STOP_WITHIN_S, Child, Late, Program
 from .credentials import make_keys, make_token
 from .layout import LOCAL_PROXY, DataDirectory
-from .logs import last_lines, open_log, turn_over
-from .ports import LOOPBACK, first_free
+from .logs import last_words, open_log, turn_over
+from .ports import LOOPBACK, PortClaim
 from .programs import kafka_environment, service_programs
 from .state import ChildState, Lock, UpState, forget_state, load_state, save_state
 
@@ -42,6 +42,7 @@ class Stack:
         self._wanted_port = wanted_port
         self._report = report
         self._lock = Lock(data.lock)
+        self._claim: PortClaim | None = None
         self._kafka = EmbeddedKafka(data.kafka, report=self._note)
         self._children: list[Child] = []
         self._status = "starting"
@@ -95,6 +96,8 @@ class Stack:
             await asyncio.wait({self._kafka_starting}, timeout=STOP_WITHIN_S)
         await asyncio.to_thread(self._kafka.stop)
         forget_state(self._data)
+        if self._claim is not None:
+            self._claim.release()
         self._lock.release()
         self._log("stopped")
 
@@ -115,7 +118,8 @@ class Stack:
         await asyncio.to_thread(end_left_behind, self._data, self._note)
         self._log(f"starting, process {os.getpid()}")
         make_keys(self._data)
-        port = first_free(self._wanted_port)
+        self._claim = PortClaim(self._wanted_port)
+        port = self._claim.port
         if port != self._wanted_port:
             self._note(f"port {self._wanted_port} is taken; the page is on port {port}")
         self._server = f"http://{LOOPBACK}:{port}"
@@ -246,10 +250,10 @@ async def _ready_or_not(child: Child) -> None:
 
 
 def _did_not_start(program: Program, what: str) -> CommandError:
-    lines = [" ".join(line.split()) for line in last_lines(program.log, 3)]
+    lines = [" ".join(line.split()) for line in last_words(program.log)]
     return CommandError(
         f"{program.name} {what}.",
-        why=" | ".join(lines) if lines else "it wrote nothing to its log.",
+        why=" | ".join(lines)[:600] if lines else "its log does not say why.",
         do=f"see {program.log}.",
         status=ExitStatus.UNREACHABLE,
     )

@@ -1,6 +1,7 @@
 """One supervised child, real processes: readiness, restarts, stopping, logs."""
 
 import asyncio
+import json
 import os
 import signal
 import sys
@@ -12,7 +13,7 @@ import pytest
 from chargehand.embedded.processes import mark_of
 from chargehand.up import child as child_module
 from chargehand.up.child import Child, Program
-from chargehand.up.logs import last_lines, turn_over
+from chargehand.up.logs import last_lines, last_words, turn_over
 from chargehand.up.ports import any_free
 
 SERVE = """
@@ -156,6 +157,17 @@ def test_a_large_log_is_turned_over_and_its_writer_goes_on(tmp_path: Path) -> No
     assert sorted(p.name for p in tmp_path.iterdir()) == ["log", "log.1", "log.2", "log.3"]
     assert "round 4" in (tmp_path / "log.1").read_text()
     assert not turn_over(path, max_bytes=100)
+
+
+def test_of_a_log_what_went_wrong_is_told_once(tmp_path: Path) -> None:
+    path = tmp_path / "log"
+    records = [
+        {"event": "service_failed", "level": "error", "errors": ["ValueError('x')"], "exception": "long", "instance": "1"},
+        {"event": "started", "level": "info"},
+    ]
+    path.write_text("".join(json.dumps(record) + "\n" for record in records * 3) + "Segmentation fault\n")
+    assert last_words(path) == ["service_failed: ValueError('x')", "Segmentation fault"]
+    assert last_words(tmp_path / "none") == []
 
 
 def test_a_process_is_known_by_when_it_began() -> None:
