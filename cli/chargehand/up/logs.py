@@ -43,8 +43,10 @@ def last_lines(path: Path, count: int = 8) -> list[str]:
     """The last lines of a log."""
     try:
         with path.open("rb") as file:
-            file.seek(max(0, path.stat().st_size - _TAIL_BYTES))
+            start = max(0, path.stat().st_size - _TAIL_BYTES)
+            file.seek(start)
             text = file.read().decode("utf-8", "replace")
+            text = text.partition("\n")[2] if start else text
     except OSError:
         return []
     return [line for line in text.splitlines() if line.strip()][-count:]
