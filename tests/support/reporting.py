@@ -7,6 +7,8 @@ posted commands are given by `PlannerVoice`, word by word as a test says.
 from __future__ import annotations
 
 import asyncio
+import hashlib
+import json
 import os
 import subprocess
 import sys
@@ -21,14 +23,24 @@ from uuid import uuid4
 
 from chargehand.embedded.kafka import KafkaAddress
 from chargehand_chassis.clock import now
-from chargehand_chassis.kafka import Publisher, ensure_topics
-from chargehand_chassis.keys import OwnKeys, generate_keys, public_document
+from chargehand_chassis.kafka import KeyringFollower, Publisher, Received, TopicFollower, ensure_topics
+from chargehand_chassis.keys import OwnKeys, generate_keys, public_document, writer_of
 from chargehand_chassis.settings import KafkaSettings
 from chargehand_schemas.base import Item
 from chargehand_schemas.batches import Outgoing
-from chargehand_schemas.catalog import KeyEnrolled
-from chargehand_schemas.reasons import Role
-from chargehand_schemas.topics import CATALOG_EVENTS
+from chargehand_schemas.catalog import CommandDecided, KeyEnrolled, TokenIssued, UserCreated
+from chargehand_schemas.commands import CancelJobInvocation, Command, ImportHosts, InvokeJob
+from chargehand_schemas.ids import item_id
+from chargehand_schemas.planning import (
+    CancelRefused,
+    JobInvocationAccepted,
+    JobInvocationCancelRequested,
+    JobInvocationRefused,
+)
+from chargehand_schemas.properties import ExecutionProperties
+from chargehand_schemas.reasons import Refusal, Role
+from chargehand_schemas.registry import type_of
+from chargehand_schemas.topics import CATALOG_EVENTS, COMMANDS
 
 from support.processes import track
 from support.story import Line
@@ -64,8 +76,6 @@ class Installation:
         await ensure_topics(self.settings)
         planner = self.make_keys("planner")
         document = public_document(planner, Role.PLANNER, "planner")
-        import json
-
         (self.directory / "keys" / "planner.pub.json").write_text(json.dumps(document))
         await self.voice("planner")
         for name, role, subject in (
@@ -111,10 +121,18 @@ class Installation:
 
     async def say(self, key: str, *items: Item, by: str = "planner") -> None:
         """Publish items of the catalog, or of agents."""
-        from chargehand_schemas.registry import type_of
-
         rows = [Outgoing(type_of(type(item)).topic.name, key, item) for item in items]
         await (await self.voice(by)).publish(rows)
+
+    async def admit(self, login: str, token: str, lifetime: timedelta = timedelta(hours=1)) -> TokenIssued:
+        """An administrator with an access token."""
+        created = UserCreated(id=uuid4(), time=now(), login=login, role="administrator")
+        issued = TokenIssued(
+            id=uuid4(), time=now(), token_id=uuid4(), login=login, label="test", expires_at=now() + lifetime,
+            token_sha256=hashlib.sha256(token.encode()).hexdigest(),
+        )  # fmt: skip
+        await self.say(login, created, issued)
+        return issued
 
     # --- processes --------------------------------------------------------------------------------------------------
 
@@ -169,6 +187,93 @@ class Installation:
 
     def log(self, service: str) -> str:
         return (self.directory / f"{service}.log").read_text(errors="replace")[-4000:]
+
+
+class PlannerVoice:
+    """Answers commands as the planner would, without deciding: `Run Command` is accepted, other templates are unknown, the
+    template `silence` is never answered; every cancel is allowed once. `heard` is every verified command."""
+
+    def __init__(self, installation: Installation) -> None:
+        self._installation = installation
+        self._task: asyncio.Task[None] | None = None
+        self.heard: list[Command] = []
+        self.writers: set[Role] = set()
+
+    async def start(self) -> None:
+        keys = self._installation.keys["planner"]
+        planner = writer_of(public_document(keys, Role.PLANNER, "planner"))
+        self._keyring = KeyringFollower(self._installation.settings, planner)
+        self._commands = TopicFollower(self._installation.settings, [COMMANDS.name], "end")
+        await self._keyring.start()
+        await self._commands.start()
+        self._task = asyncio.create_task(self._listen())
+
+    async def stop(self) -> None:
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.wait({self._task})
+        await self._commands.stop()
+        await self._keyring.stop()
+
+    async def _listen(self) -> None:
+        while True:
+            for records in (await self._commands.getmany(timeout_ms=200)).values():
+                for record in records:
+                    message = await self._keyring.read(record)
+                    if isinstance(message, Received):
+                        self.writers.add(message.writer.role)
+                        for item in message.items:
+                            if isinstance(item, Command):
+                                await self._answer(item)
+
+    async def _answer(self, command: Command) -> None:
+        is_repeat = command.id in {known.id for known in self.heard}
+        self.heard.append(command)
+        answer = None if is_repeat else self._decided(command)
+        if answer is not None:
+            key = getattr(answer, "job_invocation_id", command.id)
+            await self._installation.say(str(key), answer)
+
+    def _decided(self, command: Command) -> Item | None:
+        about: dict[str, Any] = {
+            "id": item_id("decision", command.id), "time": now(), "command_id": command.id, "actor": command.actor,
+        }  # fmt: skip
+        match command:
+            case InvokeJob() if command.template == "silence":
+                return None
+            case InvokeJob() if command.template == "Run Command":
+                return JobInvocationAccepted(
+                    job_invocation_id=command.job_invocation_id, template_id=uuid4(), template_name=command.template,
+                    template_version=1, job_category="Commands", provider_type="ssh", inputs=command.inputs,
+                    hidden_inputs=tuple(command.sealed_inputs), description=command.description, targeting="some hosts",
+                    properties=command.overrides.applied_to(ExecutionProperties()), **about,
+                )  # fmt: skip
+            case InvokeJob():
+                return JobInvocationRefused(
+                    job_invocation_id=command.job_invocation_id, reason=Refusal.NO_SUCH_TEMPLATE,
+                    detail=f"there is no template {command.template!r}", **about,
+                )  # fmt: skip
+            case CancelJobInvocation() if self._is_cancelled(command):
+                return CancelRefused(
+                    job_invocation_id=command.job_invocation_id,
+                    reason=Refusal.ALREADY_ENDED,
+                    detail="it ended",
+                    **about,
+                )
+            case CancelJobInvocation():
+                return JobInvocationCancelRequested(job_invocation_id=command.job_invocation_id, **about)
+            case ImportHosts():
+                return CommandDecided(decision="handled", counts={"registered": len(command.hosts)}, **about)
+            case _:
+                return CommandDecided(decision="handled", **about)
+
+    def _is_cancelled(self, command: CancelJobInvocation) -> bool:
+        return any(
+            isinstance(known, CancelJobInvocation)
+            and known.job_invocation_id == command.job_invocation_id
+            and known.id != command.id
+            for known in self.heard
+        )
 
 
 def scratch() -> tempfile.TemporaryDirectory[str]:

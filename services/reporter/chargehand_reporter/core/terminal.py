@@ -12,9 +12,22 @@ from dataclasses import dataclass, replace
 from html import escape
 
 _COLOURS = ("black", "red", "green", "yellow", "blue", "magenta", "cyan", "white")
-_CONTROL = re.compile(
-    "\x1b\\[([0-9;:]{0,64})m|\r\n|[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]"
-)
+_CODES = [
+    *range(0x09),
+    *range(0x0B, 0x20),
+    *range(0x7F, 0xA0),
+    0x061C,
+    0x200E,
+    0x200F,
+    *range(0x202A, 0x202F),
+    *range(0x2066, 0x206A),
+]
+_PICTURES = {
+    code: chr(0x2400 + code) if code < 0x20 else "\u2421" if code == 0x7F else f"<U+{code:04X}>" for code in _CODES
+}
+_CLASS = "".join(re.escape(chr(code)) for code in _CODES)
+_CONTROL = re.compile(f"\x1b\\[([0-9;:]{{0,64}})m|\r\n|(?:(?!\x1b\\[[0-9;:]{{0,64}}m|\r\n)[{_CLASS}])+")
+_IN_A_LINE = {**_PICTURES, 0x09: "\u2409", 0x0A: "\u240a"}
 _MAX_CODE = 107
 
 
@@ -79,30 +92,14 @@ def _span(escaped: str, style: Style) -> str:
     return f'<span class="{classes}">{escaped}</span>' if classes else escaped
 
 
-def _shown(character: str) -> str:
-    """A control character as something to see."""
-    code = ord(character)
-    if code < 0x20:
-        picture = chr(0x2400 + code)
-    elif code == 0x7F:
-        picture = "\u2421"
-    else:
-        picture = f"<U+{code:04X}>"
-    return f'<span class="control">{escape(picture)}</span>'
+def _shown(characters: str) -> str:
+    """Control characters as something to see."""
+    return f'<span class="control">{escape(characters.translate(_PICTURES))}</span>'
 
 
 def visible(text: str) -> str:
     """Plain text with every control character shown, for where no line break belongs."""
-    return "".join(_picture(character) for character in text)
-
-
-def _picture(character: str) -> str:
-    code = ord(character)
-    if code < 0x20:
-        return chr(0x2400 + code)
-    if code == 0x7F:
-        return "\u2421"
-    return f"<U+{code:04X}>" if _CONTROL.fullmatch(character) else character
+    return text.translate(_IN_A_LINE)
 
 
 def _restyled(style: Style, codes: str) -> Style:

@@ -76,6 +76,10 @@ class Gateway:
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self._readers, lambda: question(ReadStore(self.connections.mine())))
 
+    async def apart(self, work: Callable[[], T]) -> T:
+        """Do what takes some milliseconds in one of the reading threads, so that others are answered meanwhile."""
+        return await asyncio.get_running_loop().run_in_executor(self._readers, work)
+
     async def _version(self) -> int:
         return await self.read(lambda store: store.database.version())
 

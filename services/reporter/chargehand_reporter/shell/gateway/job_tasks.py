@@ -79,7 +79,7 @@ async def _window(call: Call, stream: Stream, view: OutputView, start: int, styl
             break
         data += part
     kept = _whole_characters(bytes(data), is_last=view.is_final and start + len(data) >= view.stored)
-    html, style = render(kept, style)
+    html, style = await call.gateway.apart(lambda: render(kept, style))
     # Markup: `render` escaped every byte of the host and put in nothing but spans with classes of ours.
     return ShownOutput(stream, view, start, start + len(kept), Markup(html), text_of(style))  # noqa: S704
 
