@@ -230,7 +230,9 @@ async def run_over_kafka(installation: Installation, token: str, key_file: Path)
         async with asyncio.timeout(60):
             async for event in heard:
                 item = event.item
-                is_ours = isinstance(item, JobInvocationEndedNotification)
-                if is_ours and item.job_invocation_id == accepted.job_invocation_id:
+                if (
+                    isinstance(item, JobInvocationEndedNotification)
+                    and item.job_invocation_id == accepted.job_invocation_id
+                ):
                     return item
     raise AssertionError("no notification")

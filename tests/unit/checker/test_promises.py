@@ -21,7 +21,7 @@ from chargehand_schemas.registry import type_of
 
 NOON = datetime(2026, 11, 24, 12, tzinfo=UTC)
 INVOCATION = UUID(int=1)
-AGENT = {"proxy": "dmz", "agent_id": "a1", "agent_boot_id": UUID(int=5), "journal_id": UUID(int=6)}
+AGENT: dict[str, Any] = {"proxy": "dmz", "agent_id": "a1", "agent_boot_id": UUID(int=5), "journal_id": UUID(int=6)}
 
 
 @dataclass
@@ -41,7 +41,7 @@ class Log:
         return sorted({violation.promise for violation in found})
 
 
-def host(n: int) -> dict[str, UUID]:
+def host(n: int) -> dict[str, Any]:
     return {"job_task_id": job_task_id(INVOCATION, UUID(int=100 + n)), "host_id": UUID(int=100 + n)}
 
 
