@@ -6,6 +6,7 @@ import uuid
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
+from itertools import pairwise
 
 from chargehand_proxy_agent.providers.port import (
     ConnectionLost,
@@ -69,7 +70,7 @@ async def look(connection: HostConnection, order: LookOrder) -> list[Observation
 def text_of(observations: Sequence[object], stream: Stream = "stdout") -> bytes:
     """The bytes of a stream, which must come in order and without a gap."""
     pieces = [one for one in observations if isinstance(one, Output) and one.stream == stream]
-    for earlier, later in zip(pieces, pieces[1:], strict=False):
+    for earlier, later in pairwise(pieces):
         assert later.offset == earlier.offset + len(earlier.data)
     return b"".join(piece.data for piece in pieces)
 

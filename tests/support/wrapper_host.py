@@ -30,7 +30,12 @@ from chargehand_proxy_agent.providers.wrapper import (
 )
 
 MARK = "CHARGEHAND_ATTEMPT"
-SHELLS: dict[str, tuple[str, ...]] = {"dash": ("dash",), "bash": ("bash",), "busybox": ("busybox", "ash"), "ksh": ("ksh",)}
+SHELLS: dict[str, tuple[str, ...]] = {
+    "dash": ("dash",),
+    "bash": ("bash",),
+    "busybox": ("busybox", "ash"),
+    "ksh": ("ksh",),
+}
 
 
 def available_shells() -> list[str]:
@@ -75,6 +80,16 @@ class Conversation:
             for answer in self._answers.feed(data):
                 if not isinstance(answer, Alive):
                     yield answer
+
+    async def finish(self) -> None:
+        """Nothing more will be sent: the end of the input, as a cut connection has it too."""
+        assert self._process.stdin is not None
+        self._process.stdin.close()
+        await self._process.stdin.wait_closed()
+
+    def stop_reading(self) -> None:
+        """Take nothing any more, and leave it open."""
+        self._process._transport.get_pipe_transport(1).pause_reading()  # type: ignore[attr-defined]
 
     async def close(self) -> None:
         """As sshd does when the connection is gone: the pipes close, and nobody is told."""
@@ -140,11 +155,17 @@ class ShellHost:
     def record(self, order: StartOrder | LookOrder) -> Path:
         return self.directory / f"{order.job_task_id}.{order.attempt}"
 
+    async def power_off(self) -> None:
+        """Everything that runs here is gone at once; what is on the disk stays."""
+        while running := marked_below(self.home):
+            for process in running:
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    process.kill()
+            await asyncio.sleep(0.01)
+
     async def close(self) -> None:
         """End whatever was started here and is still there."""
-        for process in marked_below(self.home):
-            with contextlib.suppress(psutil.NoSuchProcess):
-                process.kill()
+        await self.power_off()
         for conversation in self.conversations:
             await conversation.close()
             await conversation.ended()

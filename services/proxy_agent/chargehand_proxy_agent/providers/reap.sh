@@ -1,6 +1,6 @@
 # Finds every process of an attempt, and ends them. Runs as the user the script runs as; wrapper.py hands it to the wrapper as text.
-# Arguments: probe|end PID BORN MARK GRACE. `probe` succeeds if any process is left, `end` when none is (TERM, the grace in 1/100 s,
-# KILL; fails when some are left all the same). A process belongs to the attempt when it carries CHARGEHAND_ATTEMPT=MARK in its
+# Arguments: probe|end PID BORN MARK GRACE. `probe` exits with 10 if it is sure that no process is left, and with nothing else; `end`
+# succeeds when none is (TERM, the grace in 1/100 s, KILL), and fails when some are left all the same. A process belongs to the attempt when it carries CHARGEHAND_ATTEMPT=MARK in its
 # environment, or is of the session or the group of PID, unless that number has passed to a process born later.
 
 action=$1 leader=$2 born=$3 mark=$4 grace=$5
@@ -9,7 +9,8 @@ action=$1 leader=$2 born=$3 mark=$4 grace=$5
 if [ -d "/proc/$leader" ]; then
     stat=
     while read -r line; do stat=$stat$line; done <"/proc/$leader/stat"
-    set -- ${stat##*) }
+    stat=${stat##*") "}
+    set -- $stat
     [ "${20}" = "$born" ] || leader=0
 fi
 in_session="\\) [^ZX] -?[0-9]+ ($leader -?[0-9]+|-?[0-9]+ $leader) [^)]*\$"
@@ -45,9 +46,11 @@ force() {
     for found in $left; do kill -s KILL "$found"; done
 }
 
-any_left
-some=$?
-[ "$action" = end ] || exit $some
+command -v grep >/dev/null || exit 1
+[ "$action" = end ] || {
+    any_left || exit 10
+    exit 0
+}
 clock
 patient=$((now + grace)) asked= pause=0.02
 while any_left; do

@@ -311,7 +311,7 @@ settle() {
     done
 }
 supervised() { [ -d "/proc/$supervisor" ] && grep -qsF "$name" "/proc/$supervisor/cmdline"; }
-is_running() { [ "$record_boot" = "$boot" ] && { supervised || reap probe; }; }
+is_running() { [ "$record_boot" = "$boot" ] && { supervised || any_left; }; }
 # bury WHY BY: this attempt shall never start. If somebody was faster, theirs is the truth.
 bury() {
     ! claim "$name" "tombstone $1 $2" || last never $1 $2
@@ -328,7 +328,7 @@ fence() {
     for before in $earlier; do
         name=$task.$before mark=$before/$task fenced=
         settle "$name"
-        [ $state != absent ] || claim "$name" 'tombstone fenced -' || settle "$name"
+        [ $state != absent ] || claim "$name" 'tombstone tombstone -' || settle "$name"
         case $state in
         ended | empty) is_unknown && fenced=yes ;;
         started) { is_unknown || is_running; } && fenced=yes ;;
@@ -361,7 +361,11 @@ run_as_user() {
     as_user 'exec 3<&0 </dev/null; cd 2>/dev/null || cd /; CHARGEHAND_ATTEMPT=$1; export CHARGEHAND_ATTEMPT
         exec "$2" ${3:+"$3"} /proc/self/fd/3' "$mark" "$interpreter" "$argument" '' '' <&3 3<&-
 }
-# reap probe: is there any? reap end: TERM, grace, KILL; true when none is left
+# reap probe, reap end: see reap.sh. Who cannot look takes it that there are some.
+any_left() {
+    reap probe
+    [ $? != 10 ]
+}
 reap() {
     if [ "$user" ]; then
         as_user "$reap" "$1" "$pid" "$born" "$mark" "$grace" </dev/null >/dev/null
@@ -474,7 +478,7 @@ watch() {
         [ $remaining -le 500 ] || remaining=500
         nap $remaining
         [ -d "/proc/$pid" ] || [ ! -d /proc/$$ ] || exit 0
-        [ -d /proc/$$ ] || reap probe || exit 0
+        [ -d /proc/$$ ] || any_left || exit 0
         [ $((now - touched)) -lt 8640000 ] || {
             touched=$now
             touch -c "$name" "$name".*
@@ -552,7 +556,10 @@ attend() {
     clock
     heard=$now pause=5 looks=0 seen=
     say started 1 $((now - began))
-    [ -z "$cancel" ] || end_it </dev/null >/dev/null &
+    [ -z "$cancel" ] || {
+        end_it </dev/null >/dev/null &
+        ender=$!
+    }
     while [ $state = started ]; do
         if grown $supervisor; then
             seen=$grew
@@ -561,8 +568,10 @@ attend() {
         pace
         nap $pause
         inspect "$name"
-        [ $state != started ] || [ -d "/proc/$supervisor" ] || is_running || return 0
+        [ $state != started ] || [ -d "/proc/$supervisor" ] || is_running || break
     done
+    # With nobody else to say it, whoever ended it does.
+    [ $state != started ] || [ -z "$cancel" ] || wait $ender
 }
 # Cancel: first it is written who ends it; whoever supervises says when nothing runs any more, or we do in its place.
 end_it() {
