@@ -9,7 +9,7 @@ of them is found by its successor in a state these rules know.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import NamedTuple, assert_never
 
@@ -85,8 +85,7 @@ class Visit(NamedTuple):
     is_cancel: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Attempt:
+class Attempt(NamedTuple):
     """An attempt in memory: its journal entry, and what dies with the process.
 
     `run`: the command to start it, as long as it may be started. `is_fresh`: accepted by this process. `question`: the resume
@@ -285,7 +284,7 @@ def _resume(attempt: Attempt | None, command: ProxyCommand, now: datetime, facts
         return Step(attempt, (Publish(reports.in_answer(report, command, now)), *_forget_if_over(attempt)))
     if entry.phase is Phase.RELEASED:
         return _look_for(command, now, facts)
-    asked = replace(attempt, question=command)
+    asked = attempt._replace(question=command)
     return Step(asked) if any(not v.is_start for v in attempt.visits) else _visit(asked, now, facts)
 
 
@@ -304,7 +303,7 @@ def _cancel(attempt: Attempt | None, command: ProxyCommand, now: datetime, facts
         return _look_for(command, now, facts, is_cancel=True)
     if attempt.phase.is_end and report is not None:
         return Step(attempt, (Publish(reports.in_answer(report, command, now)), Forget()))
-    cancelled = replace(attempt, is_cancelled=True, question=command)
+    cancelled = attempt._replace(is_cancelled=True, question=command)
     if attempt.phase is Phase.ACCEPTED or any(visit.is_cancel for visit in attempt.visits):
         # Not sent yet: the connection on its way becomes a look that takes the lock (rules CANC and TOMB).
         return Step(cancelled)
@@ -333,7 +332,7 @@ def _visit(attempt: Attempt, now: datetime, facts: AgentFacts) -> Step:
     if not _may_look(attempt.order, facts):
         return Step(attempt)
     visit = Visit(attempt.visit_count + 1, is_cancel=attempt.is_cancelled)
-    visited = replace(attempt, visits=(*attempt.visits, visit), visit_count=visit.number)
+    visited = attempt._replace(visits=(*attempt.visits, visit), visit_count=visit.number)
     return Step(visited, (Connect(visit.number),))
 
 
@@ -361,12 +360,12 @@ def _connected(attempt: Attempt, number: int, now: datetime, facts: AgentFacts) 
     if attempt.is_cancelled:
         looking = Visit(number, is_cancel=True)
         visits = tuple(looking if v.number == number else v for v in attempt.visits)
-        return Step(replace(attempt, visits=visits), (_look(attempt, looking),))
+        return Step(attempt._replace(visits=visits), (_look(attempt, looking),))
     hindrance = _hindrance(attempt, now, facts)
     if hindrance is not None:
         return _release(attempt, hindrance, "connected, and not to be started any more", now, facts, is_unsent=True)
-    entry = replace(attempt.entry, phase=Phase.STARTING)
-    return Step(replace(attempt, entry=entry), (Journal(entry), SendWrapper(number)))
+    entry = attempt.entry._replace(phase=Phase.STARTING)
+    return Step(attempt._replace(entry=entry), (Journal(entry), SendWrapper(number)))
 
 
 def _look(attempt: Attempt, visit: Visit) -> Look:
@@ -393,7 +392,7 @@ def _cut(attempt: Attempt, number: int, now: datetime) -> Step:
     """The truth is on the host: look again, later and later while it cannot be reached."""
     if _find_visit(attempt, number) is None:
         return Step(attempt)
-    left = replace(attempt, visits=_without(attempt, number), failures=attempt.failures + 1)
+    left = attempt._replace(visits=_without(attempt, number), failures=attempt.failures + 1)
     if left.visits or left.phase.is_end or left.outcome is not None:
         return Step(left)
     return Step(left, (WakeAfter(_retry_in(left, now)),))
@@ -409,11 +408,11 @@ def _retry_in(attempt: Attempt, now: datetime) -> timedelta:
 
 def _woken(attempt: Attempt, now: datetime, facts: AgentFacts) -> Step:
     if attempt.is_withheld:
-        return Step(replace(attempt, is_withheld=False), (Journal(attempt.entry), *_say(attempt.entry)))
+        return Step(attempt._replace(is_withheld=False), (Journal(attempt.entry), *_say(attempt.entry)))
     if attempt.visits or attempt.phase.is_end or attempt.outcome is not None or facts.is_stopping:
         return Step(attempt)
     if _is_given_up(attempt, now, facts):
-        said = (JournalLater(replace(attempt.entry, is_said=True)),) if attempt.is_journaled else ()
+        said = (JournalLater(attempt.entry._replace(is_said=True)),) if attempt.is_journaled else ()
         return Step(attempt, (*said, Forget()))
     return _visit(attempt, now, facts)
 
@@ -431,16 +430,16 @@ def _is_given_up(attempt: Attempt, now: datetime, facts: AgentFacts) -> bool:
 def _start_seen(attempt: Attempt, seen: StartSeen, now: datetime, facts: AgentFacts) -> Step:
     if _find_visit(attempt, seen.visit) is None or attempt.phase.is_end or attempt.outcome is not None:
         return Step(attempt)
-    known = replace(attempt, failures=0, started_at=attempt.started_at or now - seen.started_ago, run=None)
+    known = attempt._replace(failures=0, started_at=attempt.started_at or now - seen.started_ago, run=None)
     if attempt.phase is Phase.FOLLOWING and attempt.question is None:
         return Step(known)
     digest = attempt.run.script_digest if attempt.run is not None and not seen.existed else ""
     report = reports.started(attempt.order, seen.host_boot_id, known.started_at or now, digest, now, facts)
     said = report if attempt.question is None else reports.in_answer(report, attempt.question, now)
-    entry = replace(attempt.entry, phase=Phase.FOLLOWING, report=said)
+    entry = attempt.entry._replace(phase=Phase.FOLLOWING, report=said)
     # A journal that has it as `starting` leads to the same look after a restart: no need to wait for the disk.
     journal = () if attempt.is_journaled else (Journal(entry),)
-    return Step(replace(known, entry=entry, question=None, is_journaled=True), (*journal, Publish(said)))
+    return Step(known._replace(entry=entry, question=None, is_journaled=True), (*journal, Publish(said)))
 
 
 def _output_seen(attempt: Attempt, seen: OutputSeen, now: datetime, facts: AgentFacts) -> Step:
@@ -459,7 +458,7 @@ def _omission_seen(attempt: Attempt, seen: OmissionSeen, now: datetime) -> Step:
 
 
 def _with_stream(attempt: Attempt, name: Stream, stream: StreamOutput) -> Attempt:
-    return replace(attempt, stdout=stream) if name is Stream.STDOUT else replace(attempt, stderr=stream)
+    return attempt._replace(stdout=stream) if name is Stream.STDOUT else attempt._replace(stderr=stream)
 
 
 def _given_out(order: ProxyCommand, stream: Stream, pieces: tuple[Piece, ...], now: datetime) -> tuple[Effect, ...]:
@@ -476,17 +475,16 @@ def _given_out(order: ProxyCommand, stream: Stream, pieces: tuple[Piece, ...], n
 def _output_acked(attempt: Attempt, offsets: Offsets, now: datetime, facts: AgentFacts) -> Step:
     if attempt.phase.is_end:
         return Step(attempt)
-    acked = replace(
-        attempt,
+    acked = attempt._replace(
         stdout=output.acknowledge(attempt.stdout, offsets.stdout),
         stderr=output.acknowledge(attempt.stderr, offsets.stderr),
     )
     if acked.outcome is not None and not acked.unacknowledged_bytes:
         return _conclude(acked, acked.outcome, now, facts)
-    entry = replace(acked.entry, acked=Offsets(acked.stdout.acked, acked.stderr.acked))
+    entry = acked.entry._replace(acked=Offsets(acked.stdout.acked, acked.stderr.acked))
     if sum(entry.acked) - sum(acked.entry.acked) < JOURNAL_OFFSET_EVERY_BYTES or not _is_resumable(acked):
         return Step(acked)
-    return Step(replace(acked, entry=entry), (JournalLater(entry),))
+    return Step(acked._replace(entry=entry), (JournalLater(entry),))
 
 
 def _is_resumable(attempt: Attempt) -> bool:
@@ -501,14 +499,14 @@ def _outcome_seen(attempt: Attempt, seen: EndSeen | InterruptionSeen, now: datet
     is_short = any(lengths[name] > stream.seen for name, stream in attempt.streams.items())
     if is_short and attempt.shortfalls < MOST_SHORTFALLS:
         # Told of an end before all output was seen: read the rest. A host that never gives it is believed in the end.
-        left = replace(attempt, visits=_without(attempt, seen.visit), shortfalls=attempt.shortfalls + 1)
+        left = attempt._replace(visits=_without(attempt, seen.visit), shortfalls=attempt.shortfalls + 1)
         return Step(left) if left.visits else _visit(left, now, facts)
     effects: list[Effect] = [*_leave_all(attempt, but=seen.visit)]
     for name, stream in attempt.streams.items():
         closed, pieces = output.close(stream, lengths[name], facts.limits)
         attempt = _with_stream(attempt, name, closed)
         effects += _given_out(attempt.order, name, pieces, now)
-    over = replace(attempt, visits=(), run=None, outcome=replace(seen, lengths=lengths))
+    over = attempt._replace(visits=(), run=None, outcome=replace(seen, lengths=lengths))
     if over.unacknowledged_bytes:
         return Step(over, tuple(effects))
     concluded = _conclude(over, over.outcome or seen, now, facts)
@@ -527,10 +525,10 @@ def _conclude(attempt: Attempt, seen: EndSeen | InterruptionSeen, now: datetime,
     match seen:
         case EndSeen():
             report = reports.ended(attempt.order, seen, attempt.streams, _ended_at(attempt, seen, now), now, facts)
-            entry = replace(attempt.entry, phase=Phase.ENDED, report=report, acked=acked)
+            entry = attempt.entry._replace(phase=Phase.ENDED, report=report, acked=acked)
         case InterruptionSeen():
             broken = reports.interrupted(attempt.order, seen, attempt.streams, now, facts)
-            entry = replace(attempt.entry, phase=Phase.INTERRUPTED, report=broken, acked=acked)
+            entry = attempt.entry._replace(phase=Phase.INTERRUPTED, report=broken, acked=acked)
     return _over(attempt, entry)
 
 
@@ -547,7 +545,7 @@ def _never_started_seen(attempt: Attempt, seen: NeverStartedSeen, now: datetime,
     if doubt:
         return _outcome_seen(attempt, InterruptionSeen(seen.visit, doubt), now, facts)
     report = reports.never_started(attempt.order, seen.why, seen.fenced_by, now, facts)
-    entry = replace(attempt.entry, phase=Phase.NEVER_STARTED, report=report)
+    entry = attempt.entry._replace(phase=Phase.NEVER_STARTED, report=report)
     return _over(attempt, entry, but=seen.visit, follow=_fence(attempt, seen, now))
 
 
@@ -576,7 +574,7 @@ def _refusal_seen(attempt: Attempt, seen: RefusalSeen, now: datetime, facts: Age
         why = _REFUSALS.get(seen.why, ReleaseReason.HOST_REFUSED)
         return _release(attempt, why, f"{seen.why}: {seen.detail}", now, facts, is_unsent=False)
     if attempt.is_cancelled:
-        left = replace(attempt, visits=_without(attempt, seen.visit))
+        left = attempt._replace(visits=_without(attempt, seen.visit))
         return Step(left) if left.visits else _visit(left, now, facts)
     why = _hindrance(attempt, now, facts) or ReleaseReason.EXPIRED
     return _release(attempt, why, seen.detail or "not to be started any more", now, facts, is_unsent=True)
@@ -591,7 +589,7 @@ def _release(
     """I have not started it and never will. `is_unsent`: not even the wrapper was sent."""
     is_proof = is_unsent and why in _UNSENT_PROOFS and _may_prove(attempt, facts)
     report = reports.released(attempt.order, why, detail, is_proof, now, facts)
-    return _over(attempt, replace(attempt.entry, phase=Phase.RELEASED, report=report))
+    return _over(attempt, attempt.entry._replace(phase=Phase.RELEASED, report=report))
 
 
 def _may_prove(attempt: Attempt, facts: AgentFacts) -> bool:
@@ -606,13 +604,13 @@ def _may_prove(attempt: Attempt, facts: AgentFacts) -> bool:
 
 def _over(attempt: Attempt, entry: Entry, *, but: int = 0, follow: tuple[Effect, ...] = ()) -> Step:
     """An end of whatever kind: journaled, said, and then out of memory."""
-    over = replace(attempt, entry=entry, visits=(), run=None, is_journaled=True)
+    over = attempt._replace(entry=entry, visits=(), run=None, is_journaled=True)
     return Step(over, (*_leave_all(attempt, but), Journal(entry), *_say(entry, follow)))
 
 
 def _say(entry: Entry, follow: tuple[Effect, ...] = ()) -> tuple[Effect, ...]:
     said = () if entry.report is None else (PublishAndAwait(entry.report),)
-    return (*said, *follow, JournalLater(replace(entry, is_said=True)), Forget())
+    return (*said, *follow, JournalLater(entry._replace(is_said=True)), Forget())
 
 
 def _forget_if_over(attempt: Attempt) -> tuple[Effect, ...]:
@@ -628,14 +626,14 @@ def _journal_failed(attempt: Attempt, now: datetime, facts: AgentFacts) -> Step:
             report = reports.released(
                 attempt.order, ReleaseReason.JOURNAL, "this agent could not write its journal", False, now, facts
             )
-            entry = replace(attempt.entry, phase=Phase.RELEASED, report=report)
-            withheld = replace(attempt, entry=entry, visits=(), run=None, is_withheld=True)
+            entry = attempt.entry._replace(phase=Phase.RELEASED, report=report)
+            withheld = attempt._replace(entry=entry, visits=(), run=None, is_withheld=True)
             return Step(withheld, (*_leave_all(attempt), WakeAfter(JOURNAL_RETRY)))
         case Phase.RELEASED:
             return _released_unwritten(attempt)
         case Phase.FOLLOWING:
             said = () if attempt.entry.report is None else (Publish(attempt.entry.report),)
-            return Step(replace(attempt, is_journaled=False), said)
+            return Step(attempt._replace(is_journaled=False), said)
         case _:
             said_end = () if attempt.entry.report is None else (PublishAndAwait(attempt.entry.report),)
             return Step(attempt, (*said_end, Forget()))
@@ -644,7 +642,7 @@ def _journal_failed(attempt: Attempt, now: datetime, facts: AgentFacts) -> Step:
 def _released_unwritten(attempt: Attempt) -> Step:
     if not attempt.is_fresh and attempt.visit_count == 0:
         return Step(None, (Forget(),))
-    return Step(replace(attempt, is_withheld=True), (WakeAfter(JOURNAL_RETRY),))
+    return Step(attempt._replace(is_withheld=True), (WakeAfter(JOURNAL_RETRY),))
 
 
 # --- the process ----------------------------------------------------------------------------------------------------------
@@ -673,6 +671,6 @@ def _restarted(attempt: Attempt, now: datetime, facts: AgentFacts) -> Step:
 def _stopping(attempt: Attempt, now: datetime, facts: AgentFacts) -> Step:
     if attempt.phase is Phase.ACCEPTED and not attempt.is_cancelled:
         return _release(attempt, ReleaseReason.STOPPING, "this agent is stopping", now, facts, is_unsent=True)
-    entry = replace(attempt.entry, acked=Offsets(attempt.stdout.acked, attempt.stderr.acked))
+    entry = attempt.entry._replace(acked=Offsets(attempt.stdout.acked, attempt.stderr.acked))
     later = (JournalLater(entry),) if _is_resumable(attempt) and entry.acked != attempt.entry.acked else ()
-    return Step(replace(attempt, entry=entry, visits=()), (*_leave_all(attempt), *later))
+    return Step(attempt._replace(entry=entry, visits=()), (*_leave_all(attempt), *later))

@@ -5,7 +5,6 @@ Owns the phases and the entry. How it is stored is the shell's.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 from typing import NamedTuple
@@ -45,8 +44,7 @@ class Offsets(NamedTuple):
 NO_OFFSETS = Offsets()
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
+class Entry(NamedTuple):
     """One attempt in the journal.
 
     `order` says where to look for it. `report` is what was last said of it, or is to be said; `is_said`: the broker has

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
@@ -50,8 +50,7 @@ class Gap(NamedTuple):
 Piece = Chunk | Gap
 
 
-@dataclass(frozen=True, slots=True)
-class StreamOutput:
+class StreamOutput(NamedTuple):
     """One stream so far, in bytes.
 
     [0, `seen`) was seen or is known to be left out; of it [0, `out`) was given out, and the last bytes are held in `tail`.
@@ -64,7 +63,7 @@ class StreamOutput:
     acked: int = 0
     kept: int = 0
     newlines: int = 0
-    digest: _Hash = field(default=_EMPTY, compare=False)
+    digest: _Hash = _EMPTY
     tail: bytes = b""
     skip_to: int = 0
 
@@ -105,7 +104,7 @@ def leave_out(stream: StreamOutput, start: int, end: int) -> tuple[StreamOutput,
     if start > stream.seen or end <= stream.seen:
         return stream, ()
     if stream.out < stream.seen:
-        return replace(stream, seen=end, tail=b""), ()
+        return stream._replace(seen=end, tail=b""), ()
     return _skip(stream, end)
 
 
@@ -116,7 +115,7 @@ def close(stream: StreamOutput, length: int, limits: OutputLimits) -> tuple[Stre
     if stream.out < end - len(tail):
         stream, pieces = _skip(stream, end - len(tail))
     if tail:
-        stream, held = _give_out(replace(stream, seen=stream.out, tail=b""), tail, limits)
+        stream, held = _give_out(stream._replace(seen=stream.out, tail=b""), tail, limits)
         pieces += held
     if stream.seen < length:
         stream, missing = _skip(stream, length)
@@ -126,7 +125,7 @@ def close(stream: StreamOutput, length: int, limits: OutputLimits) -> tuple[Stre
 
 def acknowledge(stream: StreamOutput, up_to: int) -> StreamOutput:
     """Everything given out below `up_to` was acknowledged by the broker."""
-    return stream if up_to <= stream.acked else replace(stream, acked=up_to)
+    return stream if up_to <= stream.acked else stream._replace(acked=up_to)
 
 
 def _give_out(stream: StreamOutput, fresh: bytes, limits: OutputLimits) -> tuple[StreamOutput, tuple[Piece, ...]]:
@@ -150,9 +149,9 @@ def _cut(offset: int, data: bytes, skip_to: int, size: int) -> Iterator[Chunk]:
 
 def _hold(stream: StreamOutput, fresh: bytes, limits: OutputLimits) -> StreamOutput:
     tail = (stream.tail + fresh)[-limits.tail_bytes :] if limits.tail_bytes else b""
-    return replace(stream, seen=stream.seen + len(fresh), tail=tail)
+    return stream._replace(seen=stream.seen + len(fresh), tail=tail)
 
 
 def _skip(stream: StreamOutput, end: int) -> tuple[StreamOutput, tuple[Piece, ...]]:
     gap = (Gap(stream.out, end),) if end > stream.skip_to else ()
-    return replace(stream, seen=max(stream.seen, end), out=end), gap
+    return stream._replace(seen=max(stream.seen, end), out=end), gap

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import datetime
+from typing import NamedTuple
 from uuid import UUID
 
 from chargehand_schemas.hosts import HostReachabilityObserved
@@ -18,20 +19,27 @@ def is_change(known: Mapping[UUID, bool], host_id: UUID, is_reachable: bool) -> 
     return known.get(host_id) is not is_reachable
 
 
-def observed(
-    host_id: UUID, is_reachable: bool, why: str, detail: str, now: datetime, facts: AgentFacts
-) -> HostReachabilityObserved:
-    """The fact of it. `why` is one closed word, empty when reachable."""
+class Seen(NamedTuple):
+    """What was seen of a host. `why` is one closed word, empty when it was reached."""
+
+    is_reachable: bool
+    at: datetime
+    why: str = ""
+    detail: str = ""
+
+
+def observed(host_id: UUID, seen: Seen, facts: AgentFacts) -> HostReachabilityObserved:
+    """The fact of it."""
     return HostReachabilityObserved(
-        id=item_id(KIND, host_id, facts.agent_id, now.isoformat()),
-        time=now,
+        id=item_id(KIND, host_id, facts.agent_id, seen.at.isoformat()),
+        time=seen.at,
         host_id=host_id,
         proxy=facts.proxy,
         agent_id=facts.agent_id,
-        reachable=is_reachable,
-        why=why,
-        detail=detail[:2000],
-        observed_at=now,
+        reachable=seen.is_reachable,
+        why=seen.why,
+        detail=seen.detail[:2000],
+        observed_at=seen.at,
     )
 
 

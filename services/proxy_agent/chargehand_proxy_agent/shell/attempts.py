@@ -62,6 +62,7 @@ from .settings import AgentSettings
 from .visits import Visit
 
 _VAGUE = timedelta(milliseconds=100)
+_CLOCK_CHECK_EVERY_S = 0.1
 
 
 class Attempts:
@@ -84,6 +85,7 @@ class Attempts:
         self.log = structlog.get_logger()
         self._facts = facts
         self._clock: ClockOffset | None = None
+        self._checked_at = 0.0
         self._live: dict[AttemptId, LiveAttempt] = {}
         self._room = asyncio.Event()
 
@@ -93,15 +95,27 @@ class Attempts:
     # --- what the agent knows of itself
 
     def facts(self) -> AgentFacts:
-        """As of now: a step of this clock since its last comparison is seen at once."""
+        """As of now: a step of this clock since its last comparison is seen within a moment."""
+        moment = asyncio.get_running_loop().time()
+        if moment - self._checked_at > _CLOCK_CHECK_EVERY_S:
+            self._checked_at = moment
+            self._check_clock()
+        return self._facts
+
+    def facts_to_start(self) -> AgentFacts:
+        """As of this very instant, for the last question before a start."""
+        self._check_clock()
+        return self._facts
+
+    def _check_clock(self) -> None:
         if self._clock is not None:
             offset = self._clock.now(clock_drift())
             if self._facts.clock_offset is None or abs(offset - self._facts.clock_offset) > _VAGUE:
                 self._facts = replace(self._facts, clock_offset=offset)
-        return self._facts
 
     def set_clock(self, clock: ClockOffset | None) -> None:
         self._clock = clock
+        self._check_clock()
 
     @property
     def clock(self) -> ClockOffset | None:

@@ -13,7 +13,6 @@ from chargehand_chassis.clock import now
 from chargehand_chassis.errors import PublishFailed
 from chargehand_chassis.kafka import Publisher
 from chargehand_schemas.batches import Outgoing
-from chargehand_schemas.hosts import HostReachabilityObserved
 from chargehand_schemas.topics import HOST_EVENTS
 
 from ..core import reachability as rules
@@ -30,7 +29,7 @@ class Reachability:
     def __init__(self, publisher: Publisher, journal: Journal, facts: Callable[[], AgentFacts]) -> None:
         self._publisher, self._journal, self._facts = publisher, journal, facts
         self._known = journal.reachability()
-        self._unsaid: dict[UUID, HostReachabilityObserved] = {}
+        self._unsaid: dict[UUID, rules.Seen] = {}
         self._wake = asyncio.Event()
 
     def note(self, host_id: UUID, is_reachable: bool, why: str = "", detail: str = "") -> None:
@@ -39,7 +38,7 @@ class Reachability:
             return
         self._known[host_id] = is_reachable
         self._unsaid.pop(host_id, None)
-        self._unsaid[host_id] = rules.observed(host_id, is_reachable, why, detail, now(), self._facts())
+        self._unsaid[host_id] = rules.Seen(is_reachable, now(), why, detail)
         self._wake.set()
 
     async def tell(self) -> None:
@@ -47,19 +46,20 @@ class Reachability:
         while True:
             await self._wake.wait()
             # Bad news first: those are what people wait for.
-            chosen = sorted(self._unsaid.values(), key=lambda event: event.reachable)[:PER_SECOND]
+            chosen = sorted(self._unsaid.items(), key=lambda row: row[1].is_reachable)[:PER_SECOND]
             await self._say(chosen)
             if not self._unsaid:
                 self._wake.clear()
             await asyncio.sleep(1)
 
-    async def _say(self, events: list[HostReachabilityObserved]) -> None:
+    async def _say(self, rows: list[tuple[UUID, rules.Seen]]) -> None:
         try:
-            for event in events:
-                await self._publisher.publish([Outgoing(HOST_EVENTS.name, rules.key(event.host_id), event)])
+            for host_id, seen in rows:
+                event = rules.observed(host_id, seen, self._facts())
+                await self._publisher.publish([Outgoing(HOST_EVENTS.name, rules.key(host_id), event)])
         except PublishFailed:
             return
-        for event in events:
-            if self._unsaid.get(event.host_id) is event:
-                del self._unsaid[event.host_id]
-        await self._journal.note_reachability({event.host_id: event.reachable for event in events})
+        for host_id, seen in rows:
+            if self._unsaid.get(host_id) is seen:
+                del self._unsaid[host_id]
+        await self._journal.note_reachability({host_id: seen.is_reachable for host_id, seen in rows})

@@ -116,4 +116,4 @@ class Visit:
 
     def _start_allowed(self) -> bool:
         state = self._live.state
-        return state is not None and rules.may_start(state, now(), self._all.facts())
+        return state is not None and rules.may_start(state, now(), self._all.facts_to_start())
