@@ -46,6 +46,13 @@ class System:
         self.process = installation.start_reporter()
         self._read: ReadStore | None = None
 
+    async def start(self, **more: str) -> None:
+        """A new process, and wait until it reads."""
+        log = self.installation.directory / "reporter.log"
+        before = log.read_text().count("reporter_started")
+        self.process = self.installation.start_reporter(**more)
+        await until(lambda: log.read_text().count("reporter_started") > before)
+
     @property
     def read(self) -> ReadStore:
         if self._read is None:
@@ -228,12 +235,12 @@ async def test_kill_9_in_mid_stream_loses_and_doubles_nothing(system: System) ->
 async def test_a_death_between_two_writes_loses_nothing(system: System, point: str) -> None:
     installation = system.installation
     assert installation.stop(system.process) == 0
-    system.process = installation.start_reporter(FAULT_POINT=point)
+    await system.start(FAULT_POINT=point)
     story = some_story(hosts=4)
     for batch in in_batches(story.lines(), 10):
         await installation.tell(batch)
     await until(lambda: system.process.poll() == 137)
-    system.process = installation.start_reporter()
+    await system.start()
     await system.ended(story)
     for part in story.parts:
         assert system.output(story, part, Stream.STDOUT) == part.output[Stream.STDOUT]
@@ -249,7 +256,7 @@ async def test_a_read_model_that_was_deleted_is_built_anew_with_its_output(syste
     system._read = None
     for file in (installation.directory / "reporter").glob("reporter.db*"):
         file.unlink()
-    system.process = installation.start_reporter()
+    await system.start()
     await system.ended(story)
     assert system.output(story, story.parts[0], Stream.STDOUT) == story.parts[0].output[Stream.STDOUT]
 
@@ -259,7 +266,7 @@ async def test_it_stops_cleanly_and_goes_on_where_it_was(system: System) -> None
     assert installation.stop(system.process) == 0
     story = some_story(hosts=2)
     await installation.tell(story.lines())
-    system.process = installation.start_reporter()
+    await system.start()
     await system.ended(story)
 
 

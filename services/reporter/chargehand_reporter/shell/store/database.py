@@ -1,8 +1,7 @@
 """One way to speak to SQLite and to PostgreSQL: the same SQL with `?`, rows as tuples, errors named by what to do about them.
 
 Owns connections, transactions and migrations. SQLite keeps the read model in `reporter.db` and output in `output.db`, so that
-one can be deleted and built anew without the other; PostgreSQL keeps them in two schemas. Tables of output are named
-`reporter_output.…` in both.
+one can be deleted and built anew without the other; PostgreSQL keeps them in two schemas. No name of a table is in both.
 """
 
 # ruff: noqa: S608 (the names in these statements are constants)
@@ -28,6 +27,7 @@ Values = Sequence[Any]
 
 OUTPUT_PAGE_BYTES = 16_384
 _AT_ONCE = 400
+_JOURNAL_BYTES = 64 << 20
 
 
 class StoreUnavailable(TransientFailure):
@@ -63,41 +63,43 @@ def open_database(store_url: str, directory: Path, *, is_writer: bool) -> Databa
 
 
 class SqliteDatabase:
-    """`reporter.db` with `output.db` attached."""
+    """`output.db` with `reporter.db` attached.
+
+    A transaction over both files becomes visible in the first one first: nobody reads of output that cannot be read yet. A
+    process that dies in between leaves output that the read model does not know, and the repeat of the messages mends it.
+    """
 
     def __init__(self, directory: Path, *, is_writer: bool) -> None:
         self._connection = self._open_writer(directory) if is_writer else self._open_reader(directory)
 
     @staticmethod
     def _open_writer(directory: Path) -> sqlite3.Connection:
-        output = directory / "output.db"
+        output, read_model = directory / "output.db", directory / "reporter.db"
+        connection = open_sqlite(read_model)
+        migrate(connection, [sqlite_ddl(step) for step in READ_MODEL_STEPS])
+        connection.close()
         if not output.exists():
             _make_with_pages(output)
         connection = open_sqlite(output)
         migrate(connection, [sqlite_ddl(step) for step in OUTPUT_STEPS])
-        connection.close()
-        connection = open_sqlite(directory / "reporter.db")
-        migrate(connection, [sqlite_ddl(step) for step in READ_MODEL_STEPS])
-        connection.execute("attach ? as reporter_output", (str(output),))
-        connection.execute("pragma reporter_output.synchronous = full")
-        connection.execute("pragma journal_size_limit = 67108864")
+        connection.execute(f"attach ? as {READ_MODEL}", (str(read_model),))
+        connection.execute(f"pragma {READ_MODEL}.synchronous = full")
+        connection.execute(f"pragma journal_size_limit = {_JOURNAL_BYTES}")
         return connection
 
     @staticmethod
     def _open_reader(directory: Path) -> sqlite3.Connection:
-        if not (directory / "reporter.db").exists():
-            raise StoreUnavailable(
-                f"{directory / 'reporter.db'} is not there yet: the reporter makes it when it starts"
-            )
-        connection = open_sqlite(directory / "reporter.db")
-        connection.execute("attach ? as reporter_output", (str(directory / "output.db"),))
+        for file in (directory / "reporter.db", directory / "output.db"):
+            if not file.exists():
+                raise StoreUnavailable(f"{file} is not there yet: the reporter makes it when it starts")
+        connection = open_sqlite(directory / "output.db")
+        connection.execute(f"attach ? as {READ_MODEL}", (str(directory / "reporter.db"),))
         connection.execute("pragma query_only = on")
         connection.execute("pragma case_sensitive_like = on")
-        if connection.execute("pragma user_version").fetchone()[0] != len(READ_MODEL_STEPS):
+        versions = [connection.execute(f"pragma {name}.user_version").fetchone()[0] for name in ("main", READ_MODEL)]
+        if versions != [len(OUTPUT_STEPS), len(READ_MODEL_STEPS)]:
             connection.close()
-            raise StoreUnavailable(
-                "the read model has another version: the reporter brings it up to date when it starts"
-            )
+            raise StoreUnavailable("the store has another version: the reporter brings it up to date when it starts")
         return connection
 
     def query(self, sql: str, values: Values = ()) -> list[Row]:
@@ -125,8 +127,8 @@ class SqliteDatabase:
 
     def version(self) -> int:
         """Of both files: a transaction becomes visible in one after the other."""
-        read_model = self._connection.execute("pragma data_version").fetchone()[0]
-        output = self._connection.execute("pragma reporter_output.data_version").fetchone()[0]
+        output = self._connection.execute("pragma data_version").fetchone()[0]
+        read_model = self._connection.execute(f"pragma {READ_MODEL}.data_version").fetchone()[0]
         return int(read_model) << 32 | int(output)
 
     def close(self) -> None:
@@ -161,7 +163,7 @@ class PostgresDatabase:
                 autocommit=True,
                 connect_timeout=5,
                 application_name="chargehand-reporter",
-                options=f"-c search_path={READ_MODEL} -c idle_in_transaction_session_timeout=5000 -c lock_timeout=5000",
+                options=f"-c search_path={READ_MODEL},{OUTPUT} -c idle_in_transaction_session_timeout=5000 -c lock_timeout=5000",
             )
             if not self._is_writer:
                 self._connection.execute("set default_transaction_read_only = on")
@@ -188,7 +190,7 @@ class PostgresDatabase:
             connection.execute(postgres_ddl(step))
         connection.execute(f"delete from {schema}.schema_version")
         self.execute(f"insert into {schema}.schema_version values (?)", (len(steps),))
-        connection.execute(f"set local search_path = {READ_MODEL}")
+        connection.execute(f"set local search_path = {READ_MODEL}, {OUTPUT}")
 
     def query(self, sql: str, values: Values = ()) -> list[Row]:
         with _translated():

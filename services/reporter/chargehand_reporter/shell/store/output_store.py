@@ -39,7 +39,7 @@ class OutputStore:
         for text, values in in_slices((key[0].bytes, key[1]) for key in attempts):
             rows = self._database.query(
                 f"with wanted (a, b) as (values {text}) select {_STREAM} from wanted cross join "
-                "reporter_output.streams where job_task_id = a and attempt = b",
+                "streams where job_task_id = a and attempt = b",
                 values,
             )
             found |= map(_stream_of, rows)
@@ -51,8 +51,8 @@ class OutputStore:
 
     def _waiting(self, key: StreamKey) -> list[Piece]:
         rows = self._database.query(
-            "select h.start, h.until, h.data from reporter_output.streams s "
-            "join reporter_output.held h on h.stream_id = s.stream_id "
+            "select h.start, h.until, h.data from streams s "
+            "join held h on h.stream_id = s.stream_id "
             "where s.job_task_id = ? and s.attempt = ? and s.proxy = ? and s.stream = ?",
             _values(key),
         )
@@ -68,7 +68,7 @@ class OutputStore:
             chunks += self._chunks(ids[key], result.appended)
             self._save_held(ids[key], result)
         self._database.execute_many(
-            "insert into reporter_output.chunks (stream_id, start, length, codec, data) values (?, ?, ?, ?, ?)", chunks
+            "insert into chunks (stream_id, start, length, codec, data) values (?, ?, ?, ?, ?)", chunks
         )
         return sum(chunk[2] for chunk in chunks)
 
@@ -78,7 +78,7 @@ class OutputStore:
             for key, s in ((key, result.state) for key, result in folded.items())
         ]
         self._database.execute_many(
-            f"insert into reporter_output.streams ({_STREAM}) values (?, ?, ?, ?, ?, ?, ?, ?, ?) "
+            f"insert into streams ({_STREAM}) values (?, ?, ?, ?, ?, ?, ?, ?, ?) "
             "on conflict (job_task_id, attempt, proxy, stream) do update set stream_end = excluded.stream_end, "
             "stored = excluded.stored, newlines = excluded.newlines, tail = excluded.tail, omitted = excluded.omitted",
             rows,
@@ -90,7 +90,7 @@ class OutputStore:
         for text, values in in_slices({(key[0].bytes, key[1]) for key in keys}):
             rows = self._database.query(
                 f"with wanted (a, b) as (values {text}) select job_task_id, attempt, proxy, stream, stream_id "
-                "from wanted cross join reporter_output.streams where job_task_id = a and attempt = b",
+                "from wanted cross join streams where job_task_id = a and attempt = b",
                 values,
             )
             found |= {(UUID(bytes=row[0]), row[1], row[2], Stream(row[3])): row[4] for row in rows}
@@ -116,12 +116,12 @@ class OutputStore:
     def _save_held(self, stream_id: int, result: FoldedOutput) -> None:
         if result.released:
             self._database.execute_many(
-                "delete from reporter_output.held where stream_id = ? and start = ?",
+                "delete from held where stream_id = ? and start = ?",
                 [(stream_id, start) for start in result.released],
             )
         if result.held:
             self._database.execute_many(
-                "insert into reporter_output.held (stream_id, start, until, data) values (?, ?, ?, ?) "
+                "insert into held (stream_id, start, until, data) values (?, ?, ?, ?) "
                 "on conflict (stream_id, start) do update set until = excluded.until, data = excluded.data "
                 "where excluded.until > held.until",
                 [(stream_id, p.start, p.end, p.data if isinstance(p, Chunk) else None) for p in result.held],
@@ -134,11 +134,10 @@ class OutputStore:
             where = "where job_task_id = ? and attempt = ? and proxy = ?"
             for table in ("chunks", "held"):
                 self._database.execute(
-                    f"delete from reporter_output.{table} where stream_id in "
-                    f"(select stream_id from reporter_output.streams {where})",
+                    f"delete from {table} where stream_id in (select stream_id from streams {where})",
                     values,
                 )
-            self._database.execute(f"delete from reporter_output.streams {where}", values)
+            self._database.execute(f"delete from streams {where}", values)
 
 
 class OutputReader:
@@ -150,7 +149,7 @@ class OutputReader:
     def find(self, key: StreamKey) -> tuple[int, StreamState] | None:
         """The number of a stream and its state; None if nothing is stored of it."""
         rows = self._database.query(
-            f"select {_STREAM}, stream_id from reporter_output.streams "
+            f"select {_STREAM}, stream_id from streams "
             "where job_task_id = ? and attempt = ? and proxy = ? and stream = ?",
             _values(key),
         )
@@ -159,7 +158,7 @@ class OutputReader:
     def read(self, stream_id: int, start: int, end: int, at_most: int) -> bytes:
         """Bytes [start, end) of what is stored, or the first of them: at least one chunk, about `at_most`. Empty: none there."""
         first = self._database.query(
-            "select start, length, codec, data from reporter_output.chunks where stream_id = ? and start <= ? "
+            "select start, length, codec, data from chunks where stream_id = ? and start <= ? "
             "order by start desc limit 1",
             (stream_id, start),
         )
@@ -170,7 +169,7 @@ class OutputReader:
         position = start + size
         if position < end and size < at_most:
             for row in self._database.query(
-                "select start, length, codec, data from reporter_output.chunks where stream_id = ? and start >= ? "
+                "select start, length, codec, data from chunks where stream_id = ? and start >= ? "
                 "and start < ? order by start limit ?",
                 (stream_id, position, min(end, position + at_most - size), 4096),
             ):
