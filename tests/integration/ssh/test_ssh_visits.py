@@ -27,7 +27,9 @@ async def provider(tmp_path: Path) -> AsyncIterator[SshProvider]:
     await provider.close()
 
 
-async def test_a_script_runs_in_the_users_home_and_its_output_and_status_come_back(fleet: SshdFleet, provider: SshProvider) -> None:
+async def test_a_script_runs_in_the_users_home_and_its_output_and_status_come_back(
+    fleet: SshdFleet, provider: SshProvider
+) -> None:
     host = fleet.hosts[0]
     connection = await provider.open(target_of(host))
     seen = outcome(await start(connection, start_order("pwd; echo to-stderr >&2; exit 3")))
@@ -45,7 +47,9 @@ async def test_the_next_job_finds_the_connection_open(fleet: SshdFleet, provider
     assert fleet.log("host1").count("Accepted publickey") == 1
 
 
-async def test_a_connection_that_died_while_nobody_used_it_is_replaced_without_a_word(fleet: SshdFleet, provider: SshProvider) -> None:
+async def test_a_connection_that_died_while_nobody_used_it_is_replaced_without_a_word(
+    fleet: SshdFleet, provider: SshProvider
+) -> None:
     target = target_of(fleet.hosts[0])
     first = await provider.open(target)
     await start(first, start_order("true"))
@@ -65,7 +69,9 @@ async def test_a_start_that_is_no_longer_allowed_sends_nothing(fleet: SshdFleet,
 
 
 @pytest.mark.parametrize("size_bytes", [0, 1, 1024, 1025, 70_000, 10_000_000])
-async def test_binary_output_of_any_size_is_exact_by_digest(fleet: SshdFleet, provider: SshProvider, size_bytes: int) -> None:
+async def test_binary_output_of_any_size_is_exact_by_digest(
+    fleet: SshdFleet, provider: SshProvider, size_bytes: int
+) -> None:
     connection = await provider.open(target_of(fleet.hosts[0]))
     script = f"head -c {size_bytes} /dev/urandom >it; cat it; sha256sum <it >&2"
     seen = outcome(await start(connection, start_order(script)))
@@ -73,10 +79,14 @@ async def test_binary_output_of_any_size_is_exact_by_digest(fleet: SshdFleet, pr
     assert seen.ended.lengths["stdout"] == size_bytes == len(seen.stdout)
 
 
-async def test_output_of_a_cut_connection_comes_whole_from_the_next_looks(fleet: SshdFleet, provider: SshProvider) -> None:
+async def test_output_of_a_cut_connection_comes_whole_from_the_next_looks(
+    fleet: SshdFleet, provider: SshProvider
+) -> None:
     target = target_of(fleet.hosts[0])
     connection = await provider.open(target)
-    order = start_order("for i in 1 2 3 4 5 6 7 8; do head -c 1250000 /dev/urandom | tee -a it; sleep 0.1; done; sha256sum <it >&2")
+    order = start_order(
+        "for i in 1 2 3 4 5 6 7 8; do head -c 1250000 /dev/urandom | tee -a it; sleep 0.1; done; sha256sum <it >&2"
+    )
     first: list[object] = []
     async for observation in connection.start(order, allowed):
         first.append(observation)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from datetime import timedelta
 
 from ..details import harmless
@@ -213,7 +213,8 @@ async def _greet(session: Session, within: timedelta) -> _Visit:
     """Send the opening and wait for the hello. Raises SessionLost, _NoWrapper."""
     nonce = secrets.token_hex(_NONCE_BYTES)
     answers = Answers(nonce)
-    session.write(opening(nonce))
+    with suppress(SessionLost):  # what it said before it closed is still there to be read
+        session.write(opening(nonce))
     give_up_at = _now() + within.total_seconds()
     while data := await session.read(timedelta(seconds=max(0.0, give_up_at - _now()))):
         for answer in answers.feed(data):
