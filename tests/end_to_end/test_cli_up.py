@@ -85,7 +85,8 @@ def test_the_login_link_works_once(own: Installation) -> None:
         first = browser.get(own.banner["login_url"])
         assert first.is_redirect
         assert "code" not in first.headers["location"]
-        assert browser.get(own.banner["server"] + "/", headers={"Accept": "text/html"}).status_code == 200
+        page = own.banner["server"] + first.headers["location"]
+        assert browser.get(page, headers={"Accept": "text/html"}).status_code == 200
     with httpx.Client(trust_env=False) as another:
         again = another.get(own.banner["login_url"])
         assert not again.is_redirect

@@ -27,6 +27,7 @@ EXIT_OK = 0
 EXIT_FAILED = 1
 EXIT_STALLED = 70
 EXIT_FATAL = 78
+_CANCELLED_WITHIN_S = 2.0
 
 S = TypeVar("S", bound=ServiceSettings)
 
@@ -119,27 +120,36 @@ async def _run_until_stopped(context: Context[S], main: Callable[[Context[S]], A
     if not working.done():
         context.log.error("stop_took_too_long", seconds=context.settings.stop_within.total_seconds())
         working.cancel()
-        await asyncio.wait({working}, timeout=2)
+        await asyncio.wait({working}, timeout=_CANCELLED_WITHIN_S)
     if working.done() and not working.cancelled():
         working.result()
 
 
 def _watch_from_a_thread(context: Context[S], loop: asyncio.AbstractEventLoop) -> None:
-    """A thread sees a blocked loop, which the loop itself cannot; and a supervisor that is gone."""
+    """A thread sees a blocked loop, which the loop itself cannot; a supervisor that is gone; and a stop that hangs."""
 
     def watch() -> None:
+        stop_by: float | None = None
         while True:
             time.sleep(1.0)
             stalled = context.stalled()
             if stalled:
-                context.log.critical("stalled", watchdogs=stalled)
-                sys.stderr.flush()
-                os._exit(EXIT_STALLED)
+                _exit_at_once(context, "stalled", watchdogs=stalled)
             if context.settings.parent_pid and os.getppid() != context.settings.parent_pid:
                 loop.call_soon_threadsafe(context.stopping.set)
-                return
+            if context.stopping.is_set() and stop_by is None:
+                stop_by = time.monotonic() + context.settings.stop_within.total_seconds() + _CANCELLED_WITHIN_S
+            if stop_by is not None and time.monotonic() > stop_by:
+                _exit_at_once(context, "stop_hangs")
 
     threading.Thread(target=watch, name="watchdog", daemon=True).start()
+
+
+def _exit_at_once(context: Context[S], why: str, **more: object) -> None:
+    """As kill -9 would, which every service is made for: all that was said is stored."""
+    context.log.critical(why, **more)
+    sys.stderr.flush()
+    os._exit(EXIT_STALLED)
 
 
 def _leaves(error: BaseException) -> list[BaseException]:

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from chargehand.embedded.kafka import KafkaAddress
 from chargehand_chassis.clock import now
+from chargehand_proxy_agent.core.entry import Phase
 from chargehand_proxy_agent.shell import faults
 from chargehand_schemas.execution import (
     AttemptAccepted,
@@ -54,8 +55,8 @@ def one_that_is_unreachable(world: Site) -> RunProxyCommand:
 
 
 UNSENT = [
-    faults.AFTER_JOURNAL[faults.Phase.ACCEPTED],
-    faults.AFTER_SAYING[faults.Phase.ACCEPTED],
+    faults.AFTER_JOURNAL[Phase.ACCEPTED],
+    faults.AFTER_SAYING[Phase.ACCEPTED],
     faults.CONNECTED,
 ]
 
@@ -69,7 +70,7 @@ async def test_what_was_only_accepted_is_released_without_proof_and_never_starts
 
 
 async def test_a_start_that_was_journaled_and_not_sent_is_proved_never_started_by_a_look(world: Site) -> None:
-    command = await die_at(world, faults.AFTER_JOURNAL[faults.Phase.STARTING], one_with_output)
+    command = await die_at(world, faults.AFTER_JOURNAL[Phase.STARTING], one_with_output)
     await world.first(AttemptNeverStarted, command)
     assert world.starts_on_hosts(command) == 0
 
@@ -77,8 +78,8 @@ async def test_a_start_that_was_journaled_and_not_sent_is_proved_never_started_b
 SENT = [
     faults.STARTED,
     faults.OUTPUT_ACKED,
-    faults.AFTER_JOURNAL[faults.Phase.ENDED],
-    faults.AFTER_SAYING[faults.Phase.ENDED],
+    faults.AFTER_JOURNAL[Phase.ENDED],
+    faults.AFTER_SAYING[Phase.ENDED],
 ]
 
 
@@ -94,7 +95,7 @@ async def test_what_was_started_has_one_start_its_true_end_and_all_its_output(wo
 
 
 @pytest.mark.parametrize(
-    "point", [faults.AFTER_JOURNAL[faults.Phase.RELEASED], faults.AFTER_SAYING[faults.Phase.RELEASED]]
+    "point", [faults.AFTER_JOURNAL[Phase.RELEASED], faults.AFTER_SAYING[Phase.RELEASED]]
 )
 async def test_a_release_is_said_once_more_with_the_same_words(world: Site, point: str) -> None:
     command = await die_at(world, point, one_that_is_unreachable)

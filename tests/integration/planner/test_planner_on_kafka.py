@@ -1,5 +1,7 @@
 """The planner on a real Kafka: signed commands in, decisions out; due attempts in, one command each out, also over kill -9."""
 
+import shutil
+import sqlite3
 from collections.abc import AsyncIterator
 from datetime import timedelta
 from pathlib import Path
@@ -11,6 +13,7 @@ from chargehand_chassis.clock import now
 from chargehand_schemas.batches import Outgoing
 from chargehand_schemas.catalog import HostRegistered
 from chargehand_schemas.commands import CancelJobInvocation, HostRecord
+from chargehand_schemas.dead_letters import DeadLetter
 from chargehand_schemas.planning import (
     AttemptBound,
     JobInvocationAccepted,
@@ -21,7 +24,7 @@ from chargehand_schemas.planning import (
     ScriptRendered,
 )
 from chargehand_schemas.proxy_commands import RunProxyCommand
-from chargehand_schemas.reasons import Refusal, Role
+from chargehand_schemas.reasons import DeadLetterReason, Refusal, Role
 from chargehand_schemas.topics import COMMANDS
 from integration.planner.planner_process import Surroundings, attempt_due, invocation_due, invoke, surroundings
 
@@ -148,8 +151,8 @@ async def test_what_may_not_be_said_has_no_effect_and_is_a_dead_letter(world: Su
     for role, command, _ in forged:
         out = [Outgoing(COMMANDS.name, str(command.job_invocation_id), command)]
         await world.publishers[role].publish(out)
-    await world.until(lambda items: len([i for i in items if type(i).__name__ == "DeadLetter"]) == len(forged))
-    letters = {getattr(item, "detail", "") for item in world.seen if type(item).__name__ == "DeadLetter"}
+    await world.until(lambda items: len(world.all(DeadLetter)) == len(forged))
+    letters = {letter.detail for letter in world.all(DeadLetter)}
     for _, _, words in forged:
         assert any(words in detail for detail in letters), (words, letters)
     good = invoke("web1", actor="service:ci")
@@ -180,3 +183,49 @@ async def test_a_stopped_planner_has_published_everything_and_leaves_nobody(worl
     assert now() - began < timedelta(seconds=10)
     await world.rest()
     assert len(world.all(JobInvocationScheduled)) == 1
+
+
+async def test_rest_a_planner_whose_store_is_older_than_its_log_decides_nothing(world: Surroundings) -> None:
+    await world.planner.stop()
+    backup = world.planner.directory / "backup"
+    shutil.copytree(world.planner.directory / "data", backup)
+    world.planner.start()
+    job_invocation_id = await accepted(world, "web1")
+    (host_id,) = await host_ids(world, "web1")
+    await world.publish(Role.DISPATCHER, attempt_due(job_invocation_id, host_id, world.proxy))
+    await world.first(RunProxyCommand)
+    await world.planner.stop()
+    shutil.rmtree(world.planner.directory / "data")
+    shutil.copytree(backup, world.planner.directory / "data")
+    world.planner.start()
+    assert await world.planner.ended() == 78
+    assert "restored from a backup" in world.planner.log
+    await world.rest()
+    assert len([item for item in world.seen if isinstance(item, JobInvocationAccepted)]) == 1
+
+
+async def test_ret_a_planner_whose_log_was_cut_stops_and_says_where(world: Surroundings) -> None:
+    await world.imported(*hosts(world, "web1"))
+    await world.planner.stop()
+    with sqlite3.connect(world.planner.directory / "data" / "planner.sqlite") as connection:
+        connection.execute("update marks set next_offset = next_offset + 1000000")
+    connection.close()
+    world.planner.start()
+    assert await world.planner.ended() == 78
+    assert "the log ends at" in world.planner.log
+
+
+async def test_a_flood_of_what_nobody_can_believe_stops_no_partition(world: Surroundings) -> None:
+    await world.imported(*hosts(world, "web1"))
+    stranger = world.publishers[Role.ENROLEE]
+    for _ in range(300):
+        command = invoke("web1")
+        await stranger.publish([Outgoing(COMMANDS.name, str(command.job_invocation_id), command)])
+    good = invoke("web1")
+    began = now()
+    await world.publish(Role.GATEWAY, good)
+    await world.first(JobInvocationAccepted)
+    assert now() - began < timedelta(seconds=10)
+    await world.until(lambda items: len(world.all(DeadLetter)) == 300)
+    assert {letter.reason for letter in world.all(DeadLetter)} == {DeadLetterReason.UNKNOWN_KEY}
+    assert [item.command_id for item in world.all(JobInvocationAccepted)] == [good.id]

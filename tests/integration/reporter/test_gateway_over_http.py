@@ -432,7 +432,8 @@ async def test_proxies_are_listed_from_their_enrolment_on(site: Site) -> None:
 
 
 async def _is_up(proxies: Any) -> bool:
-    return (await proxies())["local"]["status"] == "up"
+    found = await proxies()
+    return bool(found["local"]["status"] == "up")
 
 
 async def test_an_enrolment_token_is_allowed_by_its_public_half(site: Site) -> None:

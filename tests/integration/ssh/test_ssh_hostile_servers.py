@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import asyncssh
 import psutil
@@ -99,7 +100,7 @@ async def test_a_login_that_is_not_granted_is_an_authentication_failure(
         assert await why_not(make(), not_there) == "authentication"
 
 
-async def visited(make: Callable[..., SshProvider], answer: hostile.Answer, **options: object) -> Observation:
+async def visited(make: Callable[..., SshProvider], answer: hostile.Answer, **options: Any) -> Observation:
     """The final observation of a start at a host that answers so; memory is watched."""
     before = psutil.Process().memory_info().rss
     async with hostile.lying_host(answer, **options) as liar:

@@ -200,7 +200,7 @@ async def test_an_order_cut_off_anywhere_starts_nothing(host: ShellHost) -> None
     for share in (0.1, 0.5, 0.9, 0.99, 1.0):
         conversation = await host.open(order.job_task_id)
         sent: list[bytes] = []
-        conversation.send = sent.append  # type: ignore[method-assign]
+        conversation.send = sent.append  # type: ignore[method-assign, assignment]
         conversation.give(order)
         del conversation.send
         text = b"".join(sent)

@@ -8,6 +8,7 @@ import pytest
 from chargehand_dispatcher.core.engine import Claimed, Desk, Surroundings
 from chargehand_dispatcher.core.job_task import State
 from chargehand_dispatcher.core.rolling import halt_after, released_ordinals
+from chargehand_dispatcher.core.rules import Timers
 from chargehand_dispatcher.core.splay import splay_offset
 from chargehand_schemas.base import Item
 from chargehand_schemas.dispatch import (
@@ -151,12 +152,19 @@ def test_a_chunk_that_does_not_come_is_asked_for_and_then_counts_as_lost() -> No
     (asked,) = later.outgoing()
     assert isinstance(asked, PlanChunkMissing)
     assert asked.chunks == (1,)
-    last = desk(120, later)
+    for minute in range(2, 1 + Timers().chunk_asks):
+        later = desk(60 * minute, later)
+        later.look_at_invocation(INVOCATION)
+        assert types(later.outgoing()) == [PlanChunkMissing], "it is asked for again, several times"
+    last = desk(60 * (1 + Timers().chunk_asks), later)
     last.look_at_invocation(INVOCATION)
-    (ended,) = last.outgoing()
+    assert last.outgoing() == [], "what did come goes on to its own verdict"
+    last.apply(task(0), Claimed())
+    last.take(fact(AttemptEnded, 0, exit_status=0, ended_at=NOON))
+    ended = last.outgoing()[-1]
     assert isinstance(ended, JobInvocationEnded)
     assert ended.status is JobInvocationStatus.FAILED
-    assert ended.reasons["lost_message"] == 2
+    assert (ended.counts, ended.reasons) == ({"succeeded": 1, "failed": 1}, {"lost_message": 1})
 
 
 def test_a_cancel_that_comes_before_the_invocation_leaves_a_mark() -> None:

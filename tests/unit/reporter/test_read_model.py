@@ -47,7 +47,8 @@ class Memory:
         self.contradictions: list[UUID] = []
 
     def take(self, lines: Iterable[Line], proxy: str = "local") -> None:
-        model = ReadModel(**{kind: Rows(self.rows[kind]) for kind in KINDS})
+        rows: dict[str, Any] = {kind: Rows(self.rows[kind]) for kind in KINDS}
+        model = ReadModel(**rows)
         messages = [said(line, proxy) for line in lines]
         wanted_by(messages)
         for message in messages:

@@ -34,6 +34,8 @@ class Publisher:
         self._source = source
         self._producer: AIOKafkaProducer | None = None
         self._partition_counts: dict[str, int] = {}
+        self.ends: dict[tuple[str, int], int] = {}
+        """The offset after the last acknowledged message, by topic and partition."""
 
     async def start(self) -> None:
         producer = AIOKafkaProducer(
@@ -99,6 +101,9 @@ class Publisher:
             count[0] += 1
             count[1] += packed.count
         appends = await asyncio.gather(*waits)
+        for append in appends:
+            place = (append.topic, append.partition)
+            self.ends[place] = max(self.ends.get(place, 0), append.offset + 1)
         latest = max((append.timestamp for append in appends), default=None)
         appended = None if latest is None else datetime.fromtimestamp(latest / 1000, UTC)
         return [(topic, messages, items) for topic, (messages, items) in counts.items()], appended

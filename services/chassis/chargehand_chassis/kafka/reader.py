@@ -87,11 +87,18 @@ class PartitionReader:
         return int(await self._consumer.position(partition))
 
     async def end_offsets(self, partitions: Iterable[TopicPartition]) -> dict[TopicPartition, int]:
-        """The offsets after the last records, fetched now (docs/protocol.md, rule WM)."""
-        return dict(await self._consumer.end_offsets(list(partitions)))
+        """The offsets after the last records, fetched now (docs/protocol.md, rule WM). TransientFailure if they cannot be."""
+        try:
+            return dict(await self._consumer.end_offsets(list(partitions)))
+        except KafkaError as error:
+            raise TransientFailure(f"the ends of the log cannot be fetched: {error!r}") from error
 
     async def beginning_offsets(self, partitions: Iterable[TopicPartition]) -> dict[TopicPartition, int]:
-        return dict(await self._consumer.beginning_offsets(list(partitions)))
+        """The offsets of the first records left. TransientFailure if they cannot be fetched."""
+        try:
+            return dict(await self._consumer.beginning_offsets(list(partitions)))
+        except KafkaError as error:
+            raise TransientFailure(f"the beginnings of the log cannot be fetched: {error!r}") from error
 
     def seek(self, partition: TopicPartition, offset: int) -> None:
         self._consumer.seek(partition, offset)

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from uuid import UUID
 
-from chargehand_schemas.base import InvocationItem, Item
+from chargehand_schemas.base import InvocationItem, Item, JobTaskItem
 from chargehand_schemas.dispatch import (
     AttemptDue,
     JobInvocationDue,
@@ -35,7 +35,7 @@ from chargehand_schemas.planning import (
     JobInvocationScheduled,
     JobTasksPlanned,
 )
-from chargehand_schemas.reasons import JobTaskStatus
+from chargehand_schemas.reasons import JobTaskStatus, Reason
 
 from .invocation import (
     Invocation,
@@ -43,6 +43,8 @@ from .invocation import (
     count,
     end,
     give_up_plan,
+    is_given_up,
+    mark_cancelled,
     plan_deadline,
     say_due,
     schedule,
@@ -50,23 +52,26 @@ from .invocation import (
 )
 from .job_task import SLOT_STATES, JobTask, State
 from .rules import Circumstances, Timers
-from .table import CancelRequested, Claimed, Event, Halted, TimePassed, next_look_at, step
+from .table import CancelRequested, Claimed, Event, Halted, PlanLost, TimePassed, is_foreign, next_look_at, step
 
 
 @dataclass
 class Surroundings:
-    """What is known besides the store: the time, the log read, agents of each proxy, when attempts were last heard of."""
+    """What is known besides the store: the time; by partition, up to when execution-events was read, and since when it can be
+    (rule WM); proxies with one agent; when attempts were last said to be followed, by the proxy that said so."""
 
     now: datetime
     timers: Timers = field(default_factory=Timers)
-    log_read_to: datetime | None = None
+    log_read_to: Mapping[int, datetime] = field(default_factory=dict)
+    readable_since: datetime | None = None
     single_agent_proxies: frozenset[str] = frozenset()
-    heard: Mapping[tuple[UUID, int], datetime] = field(default_factory=dict)
+    heard: Mapping[tuple[UUID, int, str], datetime] = field(default_factory=dict)
 
 
 @dataclass
 class Desk:
-    """A working set: rows as they were loaded, changed in place; what changed is told by `changed_*`."""
+    """A working set: rows as they were loaded, changed in place; what changed is told by `changed_*`. `places`: the partition of
+    each invocation. `foreign`: items of agents about attempts of another proxy, which had no effect."""
 
     surroundings: Surroundings
     invocations: dict[UUID, Invocation] = field(default_factory=dict)
@@ -76,6 +81,8 @@ class Desk:
     changed_job_tasks: set[UUID] = field(default_factory=set)
     said: list[Item] = field(default_factory=list)
     verdicts: dict[UUID, list[JobTaskEnded]] = field(default_factory=dict)
+    foreign: list[Item] = field(default_factory=list)
+    places: dict[UUID, int] = field(default_factory=dict)
 
     # --- messages
 
@@ -93,9 +100,15 @@ class Desk:
                 AttemptAccepted() | AttemptReleased() | AttemptStarted() | AttemptEnded() | AttemptInterrupted()
                 | AttemptNeverStarted() | AttemptRefused() | AttemptRebound() | AttemptVoided()
             ):  # fmt: skip
-                self.apply(item.job_task_id, item)
+                if self._is_of(item.job_task_id, item):
+                    self.apply(item.job_task_id, item)
             case _:
                 return
+
+    def _is_of(self, job_task_id: UUID, item: InvocationItem) -> bool:
+        """Whether it is a job task of the item's own invocation: nobody speaks past the partition of another."""
+        known = self.job_tasks.get(job_task_id)
+        return known is not None and known.job_invocation_id == item.job_invocation_id
 
     def _take_plan(self, item: JobTasksPlanned) -> None:
         known, new = take_chunk(self._invocation(item), item, self.surroundings.now)
@@ -103,14 +116,18 @@ class Desk:
         for job_task in new:
             if job_task.job_task_id not in self.job_tasks:
                 self._lay(job_task)
-                if known.is_cancelled:
+                if known.is_ended and not known.is_cancelled:
+                    self.apply(job_task.job_task_id, PlanLost())
+                elif known.is_cancelled or job_task.job_task_id in known.cancelled_job_tasks:
                     self.apply(job_task.job_task_id, CancelRequested())
         self.look_at_invocation(item.job_invocation_id)
 
     def _take_cancel(self, item: JobInvocationCancelRequested) -> None:
         if item.job_task_ids:
+            self._put(mark_cancelled(self._invocation(item), item.job_task_ids))
             for job_task_id in item.job_task_ids:
-                self.apply(job_task_id, CancelRequested())
+                if self._is_of(job_task_id, item):
+                    self.apply(job_task_id, CancelRequested())
             return
         invocation = self._invocation(item)
         if not invocation.is_ended:
@@ -127,7 +144,7 @@ class Desk:
             case JobTaskEnded():
                 self._restore_end(item)
             case JobTaskStatusChanged():
-                self._restore_wait(item)
+                self._restore_status(item)
             case JobInvocationDue():
                 known = self._invocation(item)
                 self._put(replace(known, due_said_at=known.due_said_at or item.time))
@@ -138,9 +155,10 @@ class Desk:
 
     def _restore_due(self, item: AttemptDue) -> None:
         self._put(self._invocation(item))
-        known = self.job_tasks.get(item.job_task_id) or _stub(item)
+        known = self.job_tasks.get(item.job_task_id) or _stub(item, item.host_id, item.host_name, item.proxy)
         if known.state is State.ENDED or known.last_attempt >= item.attempt:
             return
+        is_new_try = known.first_dispatched_at is None or item.tried > known.tried
         self._lay(
             replace(
                 known,
@@ -152,18 +170,25 @@ class Desk:
                 issued_at=item.issued_at,
                 not_after=item.not_after,
                 run_deadline=item.run_deadline,
-                first_dispatched_at=known.first_dispatched_at or item.issued_at,
+                first_dispatched_at=item.issued_at if is_new_try else known.first_dispatched_at,
                 unknown=item.unknown,
                 acceptors=frozenset(),
                 released=frozenset(),
+                could_not_connect=False,
+                release_refused=False,
+                holder="",
+                holder_boot=None,
+                last_word_at=None,
                 asked=0,
                 asked_at=None,
             )
         )
 
     def _restore_end(self, item: JobTaskEnded) -> None:
-        known = self.job_tasks.get(item.job_task_id)
-        if known is None or known.state is State.ENDED:
+        """Also of a job task that was never dispatched: its plan is read again, and must find it ended."""
+        self._put(self._invocation(item))
+        known = self.job_tasks.get(item.job_task_id) or _stub(item, item.host_id, item.host_name, "")
+        if known.state is State.ENDED:
             return
         self._lay(
             replace(
@@ -175,18 +200,40 @@ class Desk:
                 exit_status=item.exit_status,
                 signal=item.signal,
                 detail=item.detail,
+                last_attempt=max(known.last_attempt, item.attempts),
                 tried=item.tried,
             )
         )
         self._put(count(self._invocation(item), [item]))
 
-    def _restore_wait(self, item: JobTaskStatusChanged) -> None:
+    def _restore_status(self, item: JobTaskStatusChanged) -> None:
+        """Waits, cancels and fenced attempts; accepted and started are read again from the inbox."""
         known = self.job_tasks.get(item.job_task_id)
-        is_back = item.status in (JobTaskStatus.WAITING, JobTaskStatus.WAITING_FOR_CHECK_IN)
-        if known is None or not is_back or known.state not in SLOT_STATES or known.attempt != item.attempt:
+        if known is None or known.state not in SLOT_STATES:
             return
-        state = State.WAITING if item.status is JobTaskStatus.WAITING else State.CHECK_IN
-        self._lay(replace(known, state=state, due_at=item.due_at or known.due_at, tried=item.tried))
+        match item.status:
+            case JobTaskStatus.WAITING | JobTaskStatus.WAITING_FOR_CHECK_IN if known.attempt == item.attempt:
+                self._lay(_waiting_again(known, item))
+            case JobTaskStatus.CANCELLING:
+                self._lay(replace(known, is_cancelling=True))
+            case JobTaskStatus.RUNNING if item.attempt < known.attempt:
+                unknown = tuple(n for n in known.unknown if n != item.attempt)
+                deadline = (
+                    item.time + (known.run_deadline - known.issued_at)
+                    if known.run_deadline and known.issued_at
+                    else None
+                )
+                self._lay(
+                    replace(
+                        known,
+                        state=State.RUNNING,
+                        attempt=item.attempt,
+                        tried=item.tried,
+                        unknown=unknown,
+                        run_deadline=deadline,
+                        last_word_at=item.time,
+                    )
+                )
 
     # --- rows
 
@@ -195,6 +242,8 @@ class Desk:
         before = self.job_tasks.get(job_task_id)
         if before is None:
             return
+        if is_foreign(before, event) and isinstance(event, Item):
+            self.foreign.append(event)
         decision = step(before, event, self.circumstances(before))
         if decision.job_task is not before:
             self._lay(decision.job_task)
@@ -218,10 +267,11 @@ class Desk:
             now=around.now,
             properties=invocation.properties,
             timers=around.timers,
-            log_read_to=around.log_read_to,
+            log_read_to=around.log_read_to.get(self.places.get(job_task.job_invocation_id, -1)),
+            readable_since=around.readable_since,
             last_check_in=self.check_ins.get(job_task.host_id),
             has_single_agent=job_task.proxy in around.single_agent_proxies,
-            heard_at=around.heard.get((job_task.job_task_id, job_task.attempt)),
+            heard_at=around.heard.get((job_task.job_task_id, job_task.attempt, job_task.proxy)),
             start_before=invocation.start_before,
         )
 
@@ -233,7 +283,7 @@ class Desk:
         known = self.invocations[job_invocation_id]
         deadline = plan_deadline(known, timers)
         if deadline is not None and now >= deadline:
-            ask = give_up_plan if known.asked_for_chunks_at else ask_for_chunks
+            ask = give_up_plan if is_given_up(known, timers) else ask_for_chunks
             self._apply_to_invocation(job_invocation_id, lambda late: ask(late, now))
 
     def _apply_to_invocation(
@@ -270,21 +320,44 @@ class Desk:
             return None if invocation.is_cancelled else invocation.start_at
         return plan_deadline(invocation, self.surroundings.timers)
 
+    def place_of(self, item: Item) -> int:
+        """The partition of the invocation an item is about."""
+        return self.places[item.job_invocation_id] if isinstance(item, InvocationItem) else -1
+
+    def is_overdue(self, job_task: JobTask) -> bool:
+        """Whether its instant has come and time alone could not change it: it waits for the log to be read."""
+        look_at = self.look_at(job_task)
+        return look_at is not None and look_at <= self.surroundings.now
+
     def look_at(self, job_task: JobTask) -> datetime | None:
         """When time alone may change this job task."""
         return next_look_at(job_task, self.circumstances(job_task))
 
 
-def _stub(item: AttemptDue) -> JobTask:
-    """A job task of which only its dispatch is known; the plan that is read again leaves it as it is."""
+def _stub(item: JobTaskItem, host_id: UUID, host_name: str, proxy: str) -> JobTask:
+    """A job task of which only what was said of it is known; the plan that is read again leaves it as it is."""
     return JobTask(
         job_task_id=item.job_task_id,
         job_invocation_id=item.job_invocation_id,
-        host_id=item.host_id,
-        host_name=item.host_name,
-        proxy=item.proxy,
+        host_id=host_id,
+        host_name=host_name,
+        proxy=proxy,
         ordinal=0,
-        due_at=item.issued_at,
+        due_at=item.time,
+    )
+
+
+def _waiting_again(known: JobTask, item: JobTaskStatusChanged) -> JobTask:
+    is_try = item.tried > known.tried
+    is_unknown = item.after is Reason.UNKNOWN and known.attempt not in known.unknown
+    return replace(
+        known,
+        state=State.WAITING if item.status is JobTaskStatus.WAITING else State.CHECK_IN,
+        due_at=item.due_at or known.due_at,
+        tried=item.tried,
+        unstarted=0 if is_try else known.unstarted + 1,
+        first_dispatched_at=None if is_try else known.first_dispatched_at,
+        unknown=(*known.unknown, known.attempt) if is_unknown else known.unknown,
     )
 
 

@@ -25,7 +25,11 @@ from .splay import splay_offset
 
 @dataclass(frozen=True, slots=True)
 class Invocation:
-    """One JobInvocation. `start_at` None: only a cancel of it is known yet. `chunks` None: no part of its plan came."""
+    """One JobInvocation. `start_at` None: only a cancel of it is known yet. `chunks` None: no part of its plan came.
+
+    `chunks_in`, `lost_chunks`: those that came and those given up; `planned`: job tasks in the former, of `total`. `asks`: how
+    often missing ones were asked for. `cancelled_job_tasks`: marks for those that are not planned yet.
+    """
 
     job_invocation_id: UUID
     start_at: datetime | None = None
@@ -34,17 +38,28 @@ class Invocation:
     due_said_at: datetime | None = None
     chunks: int | None = None
     chunks_in: frozenset[int] = frozenset()
+    lost_chunks: frozenset[int] = frozenset()
+    planned: int = 0
     total: int = 0
+    asks: int = 0
+    cancelled_job_tasks: frozenset[UUID] = frozenset()
     asked_for_chunks_at: datetime | None = None
     is_cancelled: bool = False
     is_ended: bool = False
     is_halted: bool = False
     counts: Mapping[str, int] = field(default_factory=dict)
     reasons: Mapping[str, int] = field(default_factory=dict)
+    traceparent: str | None = None
 
     @property
     def is_plan_complete(self) -> bool:
-        return self.chunks is not None and len(self.chunks_in) == self.chunks
+        """Whether every part of its plan came, or was given up."""
+        return self.chunks is not None and len(self.chunks_in) + len(self.lost_chunks) >= self.chunks
+
+    @property
+    def is_swept(self) -> bool:
+        """Whether there is nothing to be said to all its job tasks: cancelled, halted, or forgotten after the end."""
+        return not (self.is_cancelled or self.is_halted or self.is_ended)
 
     @property
     def verdicts(self) -> int:
@@ -70,7 +85,13 @@ def schedule(invocation: Invocation, event: JobInvocationScheduled) -> Invocatio
     """Its time is known; a repeat changes nothing."""
     if invocation.start_at is not None:
         return invocation
-    return replace(invocation, start_at=event.start_at, start_before=event.start_before, properties=event.properties)
+    return replace(
+        invocation,
+        start_at=event.start_at,
+        start_before=event.start_before,
+        properties=event.properties,
+        traceparent=event.traceparent,
+    )
 
 
 def say_due(invocation: Invocation, now: datetime) -> tuple[Invocation, tuple[JobInvocationDue, ...]]:
@@ -82,6 +103,7 @@ def say_due(invocation: Invocation, now: datetime) -> tuple[Invocation, tuple[Jo
     due = JobInvocationDue(
         id=item_id("job-invocation-due", invocation.job_invocation_id),
         time=now,
+        traceparent=invocation.traceparent,
         job_invocation_id=invocation.job_invocation_id,
         start_at=invocation.start_at,
     )
@@ -89,14 +111,19 @@ def say_due(invocation: Invocation, now: datetime) -> tuple[Invocation, tuple[Jo
 
 
 def take_chunk(invocation: Invocation, event: JobTasksPlanned, now: datetime) -> tuple[Invocation, tuple[JobTask, ...]]:
-    """A part of the plan: new job tasks, each due at its own instant of the splay interval."""
+    """A part of the plan: new job tasks, each due at its own instant of the splay interval. A part that was given up is taken
+    back while the invocation goes on."""
     if event.chunk in invocation.chunks_in:
         return invocation, ()
+    if event.chunk in invocation.lost_chunks and not invocation.is_ended:
+        invocation = _with_lost(invocation, -len(event.job_tasks))
     known = replace(
         invocation,
         chunks=event.chunks,
         total=event.total,
         chunks_in=invocation.chunks_in | {event.chunk},
+        lost_chunks=invocation.lost_chunks - {event.chunk},
+        planned=invocation.planned + len(event.job_tasks),
         due_said_at=invocation.due_said_at or now,
     )
     start = known.start_at or now
@@ -139,13 +166,35 @@ def end(invocation: Invocation, now: datetime) -> tuple[Invocation, tuple[JobInv
 
 
 def give_up_plan(invocation: Invocation, now: datetime) -> tuple[Invocation, tuple[JobInvocationEnded, ...]]:
-    """Chunks that never came: what they planned counts as failed (lost_message)."""
-    lost = max(0, invocation.total - invocation.verdicts) if invocation.chunks else 0
-    counts, reasons = Counter(invocation.counts), Counter(invocation.reasons)
-    counts[JobTaskStatus.FAILED.value] += lost
-    reasons[Reason.LOST_MESSAGE.value] += lost
-    lost_plan = replace(invocation, counts=dict(+counts), reasons=dict(+reasons), is_ended=True)
-    return lost_plan, (_ended(lost_plan, now, JobInvocationStatus.FAILED),)
+    """Chunks that never came: what they planned counts as failed (lost_message). What did come goes on to its own verdicts."""
+    chunks = invocation.chunks or 0
+    lost = frozenset(range(chunks)) - invocation.chunks_in
+    counted = _with_lost(invocation, invocation.total - invocation.planned)
+    return end(replace(counted, chunks=chunks, lost_chunks=lost), now)
+
+
+def _with_lost(invocation: Invocation, job_tasks: int) -> Invocation:
+    """So many more job tasks are lost; fewer, if the number is negative."""
+    failed, lost = JobTaskStatus.FAILED.value, Reason.LOST_MESSAGE.value
+    counts = {**invocation.counts, failed: invocation.counts.get(failed, 0) + job_tasks}
+    reasons = {**invocation.reasons, lost: invocation.reasons.get(lost, 0) + job_tasks}
+    return replace(
+        invocation,
+        counts={word: number for word, number in counts.items() if number},
+        reasons={word: number for word, number in reasons.items() if number},
+    )
+
+
+def is_given_up(invocation: Invocation, timers: Timers) -> bool:
+    """Whether missing chunks were asked for often enough; while none at all came, the planner may just be away longer."""
+    return invocation.asks >= timers.chunk_asks
+
+
+def mark_cancelled(invocation: Invocation, job_task_ids: Iterable[UUID]) -> Invocation:
+    """Single job tasks are cancelled, which may not be planned yet (docs/protocol.md section 3, item 7)."""
+    if invocation.is_ended or invocation.is_plan_complete:
+        return invocation
+    return replace(invocation, cancelled_job_tasks=invocation.cancelled_job_tasks.union(job_task_ids))
 
 
 def plan_deadline(invocation: Invocation, timers: Timers) -> datetime | None:
@@ -157,20 +206,22 @@ def plan_deadline(invocation: Invocation, timers: Timers) -> datetime | None:
 
 def ask_for_chunks(invocation: Invocation, now: datetime) -> tuple[Invocation, tuple[PlanChunkMissing, ...]]:
     missing = PlanChunkMissing(
-        id=item_id("plan-chunk-missing", invocation.job_invocation_id, now),
+        id=item_id("plan-chunk-missing", invocation.job_invocation_id, invocation.asks, now),
         time=now,
+        traceparent=invocation.traceparent,
         job_invocation_id=invocation.job_invocation_id,
         chunks=invocation.missing_chunks(),
     )
-    return replace(invocation, asked_for_chunks_at=now), (missing,)
+    return replace(invocation, asked_for_chunks_at=now, asks=invocation.asks + 1), (missing,)
 
 
-def _ended(invocation: Invocation, now: datetime, status: JobInvocationStatus | None = None) -> JobInvocationEnded:
+def _ended(invocation: Invocation, now: datetime) -> JobInvocationEnded:
     return JobInvocationEnded(
         id=item_id("job-invocation-ended", invocation.job_invocation_id),
         time=now,
+        traceparent=invocation.traceparent,
         job_invocation_id=invocation.job_invocation_id,
-        status=status or _status(invocation),
+        status=_status(invocation),
         total=invocation.total,
         counts=dict(invocation.counts),
         reasons=dict(invocation.reasons),

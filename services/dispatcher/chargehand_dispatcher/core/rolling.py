@@ -10,18 +10,28 @@ from math import ceil
 from chargehand_schemas.properties import Rolling
 
 
+def share_of(share: str, total: int, *, rounds_up: bool) -> int:
+    """`"5"` as 5, `"25%"` as a quarter of `total`; 0 for what is neither."""
+    text = share.strip()
+    number = text.removesuffix("%").strip()
+    if not (number.isascii() and number.replace(".", "", 1).isdigit() and len(number) < 12):
+        return 0
+    if not text.endswith("%"):
+        return int(float(number))
+    return (ceil if rounds_up else int)(total * float(number) / 100)
+
+
 def size_of(share: str, total: int) -> int:
-    """`"5"` as 5, `"25%"` as a quarter of `total` rounded up, at least one."""
-    if share.endswith("%"):
-        return max(1, ceil(total * float(share[:-1]) / 100))
-    return max(1, int(share))
+    """The size of a batch, at least one."""
+    return max(1, share_of(share, total, rounds_up=True))
 
 
 def released_ordinals(rolling: Rolling, total: int, verdicts: int) -> int:
     """How many of the ordered job tasks may be claimed when `verdicts` of them have ended."""
+    batches = rolling.batches or ("1",)
     released, index = 0, 0
     while released < total:
-        released += size_of(rolling.batches[min(index, len(rolling.batches) - 1)], total)
+        released += size_of(batches[min(index, len(batches) - 1)], total)
         index += 1
         if verdicts < released:
             break
@@ -30,5 +40,4 @@ def released_ordinals(rolling: Rolling, total: int, verdicts: int) -> int:
 
 def halt_after(rolling: Rolling, total: int) -> int:
     """The largest number of failures that does not halt it."""
-    limit = rolling.failure_limit
-    return int(total * float(limit[:-1]) / 100) if limit.endswith("%") else int(limit)
+    return share_of(rolling.failure_limit, total, rounds_up=False)

@@ -20,19 +20,23 @@ class Timers:
     ask_again: timedelta = timedelta(seconds=30)
     readable_for: timedelta = timedelta(seconds=30)
     chunk_missing_after: timedelta = timedelta(seconds=60)
+    chunk_asks: int = 5
     first_unstarted_wait: timedelta = timedelta(milliseconds=500)
     longest_unstarted_wait: timedelta = timedelta(seconds=60)
 
 
 @dataclass(frozen=True, slots=True)
 class Circumstances:
-    """What holds while one event is judged: the time of the store's clock, up to which deadline the log has been read
-    (rule WM), the properties, the last check-in of the host (rule CHK), whether its proxy has exactly one agent (rule ONE)."""
+    """What holds while one event is judged: the time of the store's clock; up to which instant the log has been read, and since
+    when it could be read without a break (rule WM); the properties; the last check-in of the host (rule CHK); whether its
+    proxy has exactly one agent (rule ONE); when the attempt was last said to be followed.
+    """
 
     now: datetime
     properties: ExecutionProperties
     timers: Timers = field(default_factory=Timers)
     log_read_to: datetime | None = None
+    readable_since: datetime | None = None
     last_check_in: datetime | None = None
     has_single_agent: bool = False
     heard_at: datetime | None = None

@@ -53,6 +53,13 @@ class AgentRestarted:
 
 
 @dataclass(frozen=True, slots=True)
+class AgentLost:
+    """An agent is silent or has stopped: what it held is asked for, whoever may answer."""
+
+    agent_id: str
+
+
+@dataclass(frozen=True, slots=True)
 class TimePassed:
     """A moment at which a deadline of the job task may be over."""
 
@@ -64,13 +71,30 @@ class Halted:
     detail: str
 
 
+@dataclass(frozen=True, slots=True)
+class PlanLost:
+    """Its part of the plan came after it was given up, and counted as lost."""
+
+
 Fact = AttemptAccepted | AttemptReleased | AttemptStarted | AttemptEnded | AttemptInterrupted | AttemptNeverStarted
 FromBinder = AttemptRefused | AttemptRebound | AttemptVoided
-Event = Claimed | CancelRequested | CheckedIn | AgentRestarted | TimePassed | Halted | Fact | FromBinder
+Event = (
+    Claimed
+    | PlanLost
+    | CancelRequested
+    | CheckedIn
+    | AgentRestarted
+    | AgentLost
+    | TimePassed
+    | Halted
+    | Fact
+    | FromBinder
+)
 
 _WAITS = frozenset({State.WAITING, State.CHECK_IN})
 _UNDECIDED = frozenset({State.DUE, State.ACCEPTED})
 _HELD = frozenset({State.ACCEPTED, State.RUNNING})
+_UNENDED = _WAITS | SLOT_STATES
 
 
 def step(job_task: JobTask, event: Event, at: Circumstances) -> Decision:
@@ -102,11 +126,28 @@ def _always(job_task: JobTask, event: Event, at: Circumstances) -> bool:
 
 
 def _is_current(job_task: JobTask, event: Event, at: Circumstances) -> bool:
-    return getattr(event, "attempt", None) == job_task.attempt
+    """About the current attempt; an agent only of the proxy whose slot it holds, the binder whatever the proxy."""
+    return getattr(event, "attempt", None) == job_task.attempt and not is_foreign(job_task, event)
+
+
+def is_foreign(job_task: JobTask, event: Event) -> bool:
+    """Whether an agent of another proxy speaks of this job task, which has no effect (docs/explanation/trust.md)."""
+    return isinstance(event, Fact) and event.proxy != job_task.proxy
 
 
 def _is_of_unknown_end(job_task: JobTask, event: Event, at: Circumstances) -> bool:
-    return getattr(event, "attempt", None) in job_task.unknown
+    return getattr(event, "attempt", None) in job_task.unknown and not is_foreign(job_task, event)
+
+
+def _is_release(job_task: JobTask, event: Event, at: Circumstances) -> bool:
+    """After a reboot it may have run before: that is answered from the host, never from a journal (rules JID and BOOT)."""
+    assert isinstance(event, AttemptReleased)  # noqa: S101 (the row is for it)
+    return event.why is not ReleaseReason.HOST_REBOOTED and _is_current(job_task, event, at)
+
+
+def _is_of_lost_agent(job_task: JobTask, event: Event, at: Circumstances) -> bool:
+    assert isinstance(event, AgentLost)  # noqa: S101 (the row is for it)
+    return job_task.holder == event.agent_id and _may_be_asked(job_task, at)
 
 
 def _is_held_by(job_task: JobTask, event: Event, at: Circumstances) -> bool:
@@ -151,6 +192,11 @@ def _halt(job_task: JobTask, event: Event, at: Circumstances) -> Decision:
     return end_waiting(job_task, JobTaskStatus.FAILED, Reason.HALTED, at.now, event.detail)
 
 
+def _lose(job_task: JobTask, event: Event, at: Circumstances) -> Decision:
+    detail = "its part of the plan came after it was given up"
+    return end_waiting(job_task, JobTaskStatus.FAILED, Reason.LOST_MESSAGE, at.now, detail)
+
+
 def _begin_cancelling(job_task: JobTask, event: Event, at: Circumstances) -> Decision:
     if job_task.is_cancelling:
         return Decision(job_task)
@@ -163,12 +209,16 @@ def _wake(job_task: JobTask, event: Event, at: Circumstances) -> Decision:
 
 
 def _accept(job_task: JobTask, event: Event, at: Circumstances) -> Decision:
+    """Rules JID and REOPEN: with the last release taken back, what was said with it is taken back too."""
     assert isinstance(event, AttemptAccepted)  # noqa: S101 (the row is for it)
+    released = job_task.released - {event.journal_id}
     accepted = replace(
         job_task,
         state=State.ACCEPTED,
         acceptors=job_task.acceptors | {event.journal_id},
-        released=job_task.released - {event.journal_id},
+        released=released,
+        could_not_connect=job_task.could_not_connect and bool(released),
+        release_refused=job_task.release_refused and bool(released),
         holder=event.agent_id,
         holder_boot=event.agent_boot_id,
         last_word_at=at.now,
@@ -224,12 +274,23 @@ def _end(job_task: JobTask, event: Event, at: Circumstances) -> Decision:
 def _end_late(job_task: JobTask, event: Event, at: Circumstances) -> Decision:
     """Rule LATE: the end of an attempt given up as unknown decides while its retry waits; its try is given back."""
     assert isinstance(event, AttemptEnded)  # noqa: S101 (the row is for it)
-    known = replace(
-        job_task,
-        unknown=tuple(n for n in job_task.unknown if n != event.attempt),
-        tried=max(0, job_task.tried - 1),
-    )
-    return over(known, outcome_of(event), at)
+    return over(_given_back(job_task, event.attempt), outcome_of(event), at)
+
+
+def _given_back(job_task: JobTask, attempt: int) -> JobTask:
+    """Without the try that an attempt of unknown end was counted as; unchanged if it is none."""
+    if attempt not in job_task.unknown:
+        return job_task
+    unknown = tuple(n for n in job_task.unknown if n != attempt)
+    return replace(job_task, unknown=unknown, tried=max(0, job_task.tried - 1))
+
+
+def _note_end(job_task: JobTask, event: Event, at: Circumstances) -> Decision:
+    """Rule LATE, while another attempt goes on: the end of this one is known now, a fact that changes no state."""
+    attempt = getattr(event, "attempt", 0)
+    if isinstance(event, AttemptNeverStarted):
+        return Decision(_given_back(job_task, attempt))
+    return Decision(replace(job_task, unknown=tuple(n for n in job_task.unknown if n != attempt)))
 
 
 def _interrupt(job_task: JobTask, event: Event, at: Circumstances) -> Decision:
@@ -239,16 +300,27 @@ def _interrupt(job_task: JobTask, event: Event, at: Circumstances) -> Decision:
 
 def _never_started(job_task: JobTask, event: Event, at: Circumstances) -> Decision:
     assert isinstance(event, AttemptNeverStarted)  # noqa: S101 (the row is for it)
-    if event.why is NeverStartedWhy.FENCED and event.fenced_by is not None:
-        return _follow_fencing(job_task, event.fenced_by, at)
+    k = event.fenced_by
+    if event.why is NeverStartedWhy.FENCED and k is not None and 1 <= k < job_task.attempt:
+        return _follow_fencing(job_task, k, event, at)
     return over(job_task, Outcome(How.NEVER_STARTED, detail=job_task.detail), at)
 
 
-def _follow_fencing(job_task: JobTask, earlier: int, at: Circumstances) -> Decision:
-    """Rule FENCE: the earlier attempt is the current one again, with a deadline anew."""
-    deadline = at.now + at.properties.execution_timeout_interval + at.properties.grace
-    running = replace(job_task, state=State.RUNNING, attempt=earlier, run_deadline=deadline, last_word_at=at.now)
-    return Decision(running, (status_changed(running, at.now),))
+def _follow_fencing(job_task: JobTask, earlier: int, event: AttemptNeverStarted, at: Circumstances) -> Decision:
+    """Rule FENCE: the earlier attempt is the current one again, with a deadline anew; its try is given back (LATE)."""
+    running = replace(
+        _given_back(job_task, earlier),
+        state=State.RUNNING,
+        attempt=earlier,
+        run_deadline=at.now + at.properties.execution_timeout_interval + at.properties.grace,
+        acceptors=frozenset(),
+        released=frozenset(),
+        holder=event.agent_id,
+        holder_boot=event.agent_boot_id,
+        last_word_at=at.now,
+        asked_at=job_task.asked_at if job_task.is_cancelling else None,
+    )
+    return _said(job_task, running, at.now, is_news=True)
 
 
 def _refuse(job_task: JobTask, event: Event, at: Circumstances) -> Decision:
@@ -274,20 +346,41 @@ def _void(job_task: JobTask, event: Event, at: Circumstances) -> Decision:
 def _look_at_the_clock(job_task: JobTask, event: Event, at: Circumstances) -> Decision:
     if job_task.state in _UNDECIDED and at.is_past(job_task.not_after) and job_task.is_released_by_all:
         return over(job_task, _released_outcome(job_task), at)
-    if at.is_past(job_task.run_deadline) and _was_asked_in_vain(job_task, at):
-        return over(job_task, Outcome(How.UNKNOWN, detail="no agent could say what became of it by its deadline"), at)
+    if _is_asked_a_last_time(job_task, at):
+        if at.is_past(job_task.run_deadline) and _was_asked_in_vain(job_task, at):
+            return over(
+                job_task, Outcome(How.UNKNOWN, detail="no agent could say what became of it by its deadline"), at
+            )
+        return Decision(job_task)
+    if _is_followed(job_task, at):
+        return Decision(replace(job_task, last_word_at=at.heard_at))
     if _should_ask(job_task, at):
         return _ask(job_task, at)
     return Decision(job_task)
 
 
-def _was_asked_in_vain(job_task: JobTask, at: Circumstances) -> bool:
-    """Rule LOST: asked after the deadline, and the log was readable for 30 s after that."""
-    assert job_task.run_deadline  # noqa: S101 (a dispatched one has it)
-    asked = job_task.asked_at
-    if asked is None or asked < job_task.run_deadline + at.timers.margin or at.log_read_to is None:
+def _is_followed(job_task: JobTask, at: Circumstances) -> bool:
+    """An agent said that it follows it. That is a word, but beyond the deadline no answer: it may not reach the host (LOST)."""
+    deadline, word = job_task.run_deadline, job_task.last_word_at
+    is_late = deadline is not None and at.now >= deadline + at.timers.margin
+    is_news = at.heard_at is not None and (word is None or at.heard_at > word)
+    return job_task.state in _HELD and is_news and not is_late
+
+
+def _is_asked_a_last_time(job_task: JobTask, at: Circumstances) -> bool:
+    """Asked after the deadline, and nobody has said since that it runs on."""
+    asked, word = job_task.asked_at, job_task.last_word_at
+    if asked is None or job_task.run_deadline is None or asked < job_task.run_deadline + at.timers.margin:
         return False
-    return at.now >= asked + at.timers.readable_for and at.log_read_to >= asked + at.timers.readable_for
+    return word is None or word <= asked
+
+
+def _was_asked_in_vain(job_task: JobTask, at: Circumstances) -> bool:
+    """Rule LOST: the log was readable for 30 s after the last question; time in which it was not does not count (WM)."""
+    if job_task.asked_at is None or at.log_read_to is None:
+        return False
+    since = max(filter(None, (job_task.asked_at, at.readable_since)))
+    return at.log_read_to >= since + at.timers.readable_for
 
 
 def _should_ask(job_task: JobTask, at: Circumstances) -> bool:
@@ -295,7 +388,7 @@ def _should_ask(job_task: JobTask, at: Circumstances) -> bool:
         return False
     if job_task.is_cancelling or at.is_past(job_task.run_deadline):
         return True
-    word = max(filter(None, (job_task.last_word_at, at.heard_at)), default=None)
+    word = job_task.last_word_at
     return job_task.state in _HELD and (word is None or at.now >= word + at.timers.ask_after)
 
 
@@ -320,9 +413,9 @@ def _give_up_check_in(job_task: JobTask, event: Event, at: Circumstances) -> Dec
     return end_waiting(job_task, JobTaskStatus.FAILED, Reason.NOT_PICKED_UP, at.now, detail)
 
 
-def _said(before: JobTask, after: JobTask, now: datetime) -> Decision:
-    """A change of the shown status is said, anything else is not."""
-    is_news = before.shown_status is not after.shown_status
+def _said(before: JobTask, after: JobTask, now: datetime, *, is_news: bool = False) -> Decision:
+    """A change of the shown status is said, anything else only if it is news."""
+    is_news = is_news or before.shown_status is not after.shown_status
     return Decision(after, (status_changed(after, now),) if is_news else ())
 
 
@@ -334,17 +427,23 @@ TABLE: dict[type, tuple[Row, ...]] = {
     Claimed: (_row(frozenset({State.WAITING}), _claim, _always),),
     CancelRequested: (_row(_WAITS, _cancel_waiting, _always), _row(SLOT_STATES, _begin_cancelling, _always)),
     Halted: (_row(_WAITS, _halt, _always),),
+    PlanLost: (_row(_WAITS, _lose, _always),),
     CheckedIn: (_row(frozenset({State.CHECK_IN}), _wake, _has_checked_in),),
     AttemptAccepted: (_row(_UNDECIDED, _accept),),
-    AttemptReleased: (_row(_UNDECIDED, _release),),
+    AttemptReleased: (_row(_UNDECIDED, _release, _is_release),),
     AttemptRefused: (_row(frozenset({State.DUE}), _refuse),),
     AttemptRebound: (_row(frozenset({State.DUE}), _rebind),),
-    AttemptVoided: (_row(SLOT_STATES, _void),),
+    AttemptVoided: (_row(frozenset({State.DUE}), _void),),
     AttemptStarted: (_row(SLOT_STATES, _start),),
-    AttemptEnded: (_row(SLOT_STATES, _end), _row(_WAITS, _end_late, _is_of_unknown_end)),
-    AttemptInterrupted: (_row(SLOT_STATES, _interrupt),),
-    AttemptNeverStarted: (_row(SLOT_STATES, _never_started),),
+    AttemptEnded: (
+        _row(SLOT_STATES, _end),
+        _row(_WAITS, _end_late, _is_of_unknown_end),
+        _row(SLOT_STATES, _note_end, _is_of_unknown_end),
+    ),
+    AttemptInterrupted: (_row(SLOT_STATES, _interrupt), _row(_UNENDED, _note_end, _is_of_unknown_end)),
+    AttemptNeverStarted: (_row(SLOT_STATES, _never_started), _row(_UNENDED, _note_end, _is_of_unknown_end)),
     AgentRestarted: (_row(_HELD, _ask_again, _is_held_by),),
+    AgentLost: (_row(_HELD, _ask_again, _is_of_lost_agent),),
     TimePassed: (
         _row(SLOT_STATES, _look_at_the_clock, _always),
         _row(frozenset({State.CHECK_IN}), _give_up_check_in, _always),
@@ -364,13 +463,26 @@ def next_look_at(job_task: JobTask, at: Circumstances) -> datetime | None:
 
 def _instants(job_task: JobTask, at: Circumstances) -> tuple[datetime | None, ...]:
     timers = at.timers
-    over_at = job_task.run_deadline and job_task.run_deadline + timers.margin
     asked_again = job_task.asked_at and job_task.asked_at + timers.ask_again
     undecided = job_task.state in _UNDECIDED and job_task.is_released_by_all and job_task.not_after
-    silent = job_task.state in _HELD and job_task.last_word_at and job_task.last_word_at + timers.ask_after
+    is_last = _is_asked_a_last_time(job_task, at)
+    is_asked_for = job_task.state in _HELD and not is_last
+    silent = is_asked_for and job_task.last_word_at and job_task.last_word_at + timers.ask_after
     return (
-        over_at if not asked_again or (over_at and asked_again < over_at) else asked_again,
-        asked_again if job_task.is_cancelling else None,
+        _end_of_patience(job_task, at),
+        asked_again if job_task.is_cancelling and not is_last else None,
         undecided + timers.margin if isinstance(undecided, datetime) else None,
         max(silent, asked_again or silent) if isinstance(silent, datetime) else None,
     )
+
+
+def _end_of_patience(job_task: JobTask, at: Circumstances) -> datetime | None:
+    """The deadline, or how long an answer to the last question is waited for."""
+    if job_task.run_deadline is None:
+        return None
+    over_at = job_task.run_deadline + at.timers.margin
+    asked = job_task.asked_at
+    if asked is None or asked < over_at:
+        return over_at
+    wait = at.timers.readable_for if _is_asked_a_last_time(job_task, at) else at.timers.ask_again
+    return asked + wait

@@ -1,16 +1,20 @@
-"""How job tasks and invocations stand in tables: columns, and values to and from them.
+"""How job tasks, invocations and the outbox stand in tables: values to and from columns.
 
-Owns the mapping. Times are microseconds since 1970, ids are text, lists are JSON: the same in both databases.
+Owns the mapping. What is looked for has a column of its own, the rest of a row is JSON; times are microseconds since 1970,
+ids are their 16 bytes: the same in both databases.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
+from chargehand_schemas import dispatch
+from chargehand_schemas.base import Item
 from chargehand_schemas.properties import ExecutionProperties
 from chargehand_schemas.reasons import JobTaskStatus, Reason
 
@@ -21,67 +25,90 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
 
 
+def as_us(moment: datetime) -> int:
+    """Microseconds since 1970."""
+    span = moment - _EPOCH
+    return (span.days * 86_400 + span.seconds) * 1_000_000 + span.microseconds
+
+
+def at_us(moment_us: int) -> datetime:
+    return _EPOCH + moment_us * _MICROSECOND
+
+
 def to_us(moment: datetime | None) -> int | None:
-    return None if moment is None else (moment - _EPOCH) // _MICROSECOND
+    return None if moment is None else as_us(moment)
 
 
 def from_us(moment_us: int | None) -> datetime | None:
-    return None if moment_us is None else _EPOCH + moment_us * _MICROSECOND
+    return None if moment_us is None else at_us(moment_us)
+
+
+def _hex(ids: Iterable[UUID]) -> str:
+    return ",".join(sorted(one.hex for one in ids))
+
+
+def _ids(text: str) -> frozenset[UUID]:
+    return frozenset(UUID(one) for one in text.split(",")) if text else frozenset()
 
 
 JOB_TASK_COLUMNS = (
-    "job_task_id", "partition", "job_invocation_id", "host_id", "host_name", "proxy", "ordinal", "state", "due_at",
-    "look_at", "is_cancelling", "attempt", "last_attempt", "tried", "unstarted", "first_dispatched_at", "issued_at",
-    "not_after", "run_deadline", "journals", "could_not_connect", "release_refused", "detail", "holder",
-    "holder_boot", "last_word_at", "asked", "asked_at", "unknown_ends", "status", "reason", "exit_status", "signal",
+    "job_task_id", "partition", "job_invocation_id", "host_id", "proxy", "ordinal", "state", "due_at", "look_at",
+    "is_cancelling", "body",
 )  # fmt: skip
+
+_WAITS_FOR_ITS_FIRST = 1
+_dump = json.JSONEncoder(separators=(",", ":"), check_circular=False).encode
 
 
 def job_task_row(job_task: JobTask, partition: int, look_at: datetime | None) -> tuple[Any, ...]:
     """The values of JOB_TASK_COLUMNS."""
     return (
-        str(job_task.job_task_id), partition, str(job_task.job_invocation_id), str(job_task.host_id),
-        job_task.host_name, job_task.proxy, job_task.ordinal, job_task.state.value, to_us(job_task.due_at),
-        to_us(look_at), int(job_task.is_cancelling), job_task.attempt, job_task.last_attempt, job_task.tried,
-        job_task.unstarted, to_us(job_task.first_dispatched_at), to_us(job_task.issued_at), to_us(job_task.not_after),
-        to_us(job_task.run_deadline), _journals(job_task), int(job_task.could_not_connect),
-        int(job_task.release_refused), job_task.detail, job_task.holder,
-        None if job_task.holder_boot is None else str(job_task.holder_boot), to_us(job_task.last_word_at),
-        job_task.asked, to_us(job_task.asked_at), json.dumps(job_task.unknown) if job_task.unknown else "",
-        None if job_task.status is None else job_task.status.value,
-        None if job_task.reason is None else job_task.reason.value, job_task.exit_status, job_task.signal,
-    )  # fmt: skip
+        job_task.job_task_id.bytes,
+        partition,
+        job_task.job_invocation_id.bytes,
+        job_task.host_id.bytes,
+        job_task.proxy,
+        job_task.ordinal,
+        job_task.state.value,
+        as_us(job_task.due_at),
+        to_us(look_at),
+        int(job_task.is_cancelling),
+        _job_task_body(job_task),
+    )
 
 
-def _journals(job_task: JobTask) -> str:
-    if not job_task.acceptors and not job_task.released:
-        return ""
-    return json.dumps([sorted(map(str, job_task.acceptors)), sorted(map(str, job_task.released))])
-
-
-def _uuids(texts: Sequence[str]) -> frozenset[UUID]:
-    return frozenset(map(UUID, texts))
+def _job_task_body(job_task: JobTask) -> str:
+    body: list[Any] = [job_task.host_name]
+    if job_task.last_attempt or job_task.status is not None:
+        body += (
+            job_task.attempt, job_task.last_attempt, job_task.tried, job_task.unstarted,
+            to_us(job_task.first_dispatched_at), to_us(job_task.issued_at), to_us(job_task.not_after),
+            to_us(job_task.run_deadline), _hex(job_task.acceptors), _hex(job_task.released),
+            int(job_task.could_not_connect), int(job_task.release_refused), job_task.detail, job_task.holder,
+            job_task.holder_boot.hex if job_task.holder_boot else "", to_us(job_task.last_word_at), job_task.asked,
+            to_us(job_task.asked_at), job_task.unknown, job_task.status, job_task.reason, job_task.exit_status,
+            job_task.signal,
+        )  # fmt: skip
+    return _dump(body)
 
 
 def job_task_of(row: Sequence[Any]) -> JobTask:
     """The JobTask of a row in the order of JOB_TASK_COLUMNS."""
+    job_task_id, _, job_invocation_id, host_id, proxy, ordinal, state, due_at, _, is_cancelling, text = row
+    body = json.loads(text)
+    known = (
+        UUID(bytes=job_task_id), UUID(bytes=job_invocation_id), UUID(bytes=host_id), body[0], proxy, ordinal,
+        at_us(due_at), State(state), bool(is_cancelling),
+    )  # fmt: skip
+    if len(body) == _WAITS_FOR_ITS_FIRST:
+        return JobTask(*known)
     (
-        job_task_id, _, job_invocation_id, host_id, host_name, proxy, ordinal, state, due_at, _, is_cancelling, attempt,
-        last_attempt, tried, unstarted, first_dispatched_at, issued_at, not_after, run_deadline, journals,
-        could_not_connect, release_refused, detail, holder, holder_boot, last_word_at, asked, asked_at, unknown_ends,
-        status, reason, exit_status, signal,
-    ) = row  # fmt: skip
-    acceptors, released = json.loads(journals) if journals else ((), ())
+        _, attempt, last_attempt, tried, unstarted, first_dispatched_at, issued_at, not_after, run_deadline, acceptors,
+        released, could_not_connect, release_refused, detail, holder, holder_boot, last_word_at, asked, asked_at,
+        unknown, status, reason, exit_status, signal,
+    ) = body  # fmt: skip
     return JobTask(
-        job_task_id=UUID(job_task_id),
-        job_invocation_id=UUID(job_invocation_id),
-        host_id=UUID(host_id),
-        host_name=host_name,
-        proxy=proxy,
-        ordinal=ordinal,
-        due_at=_EPOCH + due_at * _MICROSECOND,
-        state=State(state),
-        is_cancelling=bool(is_cancelling),
+        *known,
         attempt=attempt,
         last_attempt=last_attempt,
         tried=tried,
@@ -90,8 +117,8 @@ def job_task_of(row: Sequence[Any]) -> JobTask:
         issued_at=from_us(issued_at),
         not_after=from_us(not_after),
         run_deadline=from_us(run_deadline),
-        acceptors=_uuids(acceptors),
-        released=_uuids(released),
+        acceptors=_ids(acceptors),
+        released=_ids(released),
         could_not_connect=bool(could_not_connect),
         release_refused=bool(release_refused),
         detail=detail,
@@ -100,7 +127,7 @@ def job_task_of(row: Sequence[Any]) -> JobTask:
         last_word_at=from_us(last_word_at),
         asked=asked,
         asked_at=from_us(asked_at),
-        unknown=tuple(json.loads(unknown_ends)) if unknown_ends else (),
+        unknown=tuple(unknown),
         status=JobTaskStatus(status) if status else None,
         reason=Reason(reason) if reason else None,
         exit_status=exit_status,
@@ -108,49 +135,94 @@ def job_task_of(row: Sequence[Any]) -> JobTask:
     )
 
 
-INVOCATION_COLUMNS = (
-    "job_invocation_id", "partition", "start_at", "look_at", "concurrency", "released", "is_cancelled", "is_halted",
-    "is_ended", "body",
-)  # fmt: skip
+INVOCATION_COLUMNS = ("job_invocation_id", "partition", "look_at", "is_ended", "is_swept", "body")
 
 
-def invocation_row(invocation: Invocation, partition: int, look_at: datetime | None) -> tuple[Any, ...]:
-    """The values of INVOCATION_COLUMNS."""
+def invocation_row(
+    invocation: Invocation, partition: int, look_at: datetime | None, *, is_swept: bool
+) -> tuple[Any, ...]:
+    """The values of INVOCATION_COLUMNS. `is_swept`: nothing is left to be said to all its job tasks."""
     body = {
+        "start_at": to_us(invocation.start_at),
         "start_before": to_us(invocation.start_before),
         "properties": invocation.properties.model_dump_json(),
         "due_said_at": to_us(invocation.due_said_at),
         "chunks": invocation.chunks,
         "chunks_in": sorted(invocation.chunks_in),
+        "lost_chunks": sorted(invocation.lost_chunks),
+        "planned": invocation.planned,
         "total": invocation.total,
+        "asks": invocation.asks,
+        "cancelled_job_tasks": _hex(invocation.cancelled_job_tasks),
         "asked_for_chunks_at": to_us(invocation.asked_for_chunks_at),
+        "is_cancelled": invocation.is_cancelled,
+        "is_halted": invocation.is_halted,
+        "is_ended": invocation.is_ended,
         "counts": dict(invocation.counts),
         "reasons": dict(invocation.reasons),
+        "traceparent": invocation.traceparent,
     }
     return (
-        str(invocation.job_invocation_id), partition, to_us(invocation.start_at), to_us(look_at),
-        invocation.properties.concurrency, invocation.released, int(invocation.is_cancelled),
-        int(invocation.is_halted), int(invocation.is_ended), json.dumps(body),
-    )  # fmt: skip
+        invocation.job_invocation_id.bytes,
+        partition,
+        to_us(look_at),
+        int(invocation.is_ended),
+        int(is_swept),
+        _dump(body),
+    )
 
 
 def invocation_of(row: Sequence[Any]) -> Invocation:
     """The Invocation of a row in the order of INVOCATION_COLUMNS."""
-    value = dict(zip(INVOCATION_COLUMNS, row, strict=True))
-    body = json.loads(value["body"])
+    body = json.loads(row[5])
     return Invocation(
-        job_invocation_id=UUID(value["job_invocation_id"]),
-        start_at=from_us(value["start_at"]),
+        job_invocation_id=UUID(bytes=row[0]),
+        start_at=from_us(body["start_at"]),
         start_before=from_us(body["start_before"]),
         properties=ExecutionProperties.model_validate_json(body["properties"]),
         due_said_at=from_us(body["due_said_at"]),
         chunks=body["chunks"],
         chunks_in=frozenset(body["chunks_in"]),
+        lost_chunks=frozenset(body["lost_chunks"]),
+        planned=body["planned"],
         total=body["total"],
+        asks=body["asks"],
+        cancelled_job_tasks=_ids(body["cancelled_job_tasks"]),
         asked_for_chunks_at=from_us(body["asked_for_chunks_at"]),
-        is_cancelled=bool(value["is_cancelled"]),
-        is_halted=bool(value["is_halted"]),
-        is_ended=bool(value["is_ended"]),
+        is_cancelled=body["is_cancelled"],
+        is_halted=body["is_halted"],
+        is_ended=body["is_ended"],
         counts=body["counts"],
         reasons=body["reasons"],
+        traceparent=body["traceparent"],
     )
+
+
+@dataclass(frozen=True, slots=True)
+class OutboxRow:
+    """Items of one type of one partition, in the order in which they are to be published; decided at `at_us`."""
+
+    partition: int
+    number: int
+    at_us: int
+    items: tuple[Item, ...]
+
+    @property
+    def key(self) -> tuple[int, int]:
+        return self.partition, self.number
+
+
+OUTBOX_COLUMNS = ("partition", "number", "at", "model", "items")
+
+
+def outbox_values(row: OutboxRow) -> tuple[Any, ...]:
+    """The values of OUTBOX_COLUMNS."""
+    items = ",".join(item.model_dump_json() for item in row.items)
+    return row.partition, row.number, row.at_us, type(row.items[0]).__name__, f"[{items}]"
+
+
+def outbox_row_of(values: Sequence[Any]) -> OutboxRow:
+    """The row of values in the order of OUTBOX_COLUMNS."""
+    partition, number, at, model, items = values
+    kind: type[Item] = getattr(dispatch, model)
+    return OutboxRow(partition, number, at, tuple(kind.model_validate(item) for item in json.loads(items)))

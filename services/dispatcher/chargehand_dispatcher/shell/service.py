@@ -1,6 +1,7 @@
 """The dispatcher as a process: reads its topics into the store, relays the outbox, wakes when time has come.
 
-Owns the loops. What a message or a deadline means is the core's; what is durable is the store's.
+Owns the loops. What a message or a deadline means is the core's; what is durable is the store's; taking a partition is in
+taking.py.
 """
 
 from __future__ import annotations
@@ -9,11 +10,12 @@ import asyncio
 import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
+from functools import partial
 from typing import Any, TypeVar
 from uuid import UUID
 
-from chargehand_chassis.errors import FatalFailure, TransientFailure
+from chargehand_chassis.errors import PublishFailed, TransientFailure
 from chargehand_chassis.kafka import (
     DeadLetters,
     KeyringFollower,
@@ -28,25 +30,30 @@ from chargehand_chassis.kafka import (
 from chargehand_chassis.keys import load_keys, load_pinned_planner
 from chargehand_chassis.metrics import METRICS
 from chargehand_chassis.runner import Context, run_service
-from chargehand_schemas import dispatch
-from chargehand_schemas.base import Item
+from chargehand_schemas.base import InvocationItem, Item
 from chargehand_schemas.batches import Outgoing
-from chargehand_schemas.execution import AttemptFact
 from chargehand_schemas.hosts import HostCheckedIn
-from chargehand_schemas.proxies import AgentStarted, AttemptsFollowed
-from chargehand_schemas.reasons import DeadLetterReason
+from chargehand_schemas.proxies import AgentEvent
 from chargehand_schemas.topics import DISPATCH_EVENTS, EXECUTION_EVENTS, HOST_EVENTS, PLANNING_EVENTS, PROXY_EVENTS
 
-from chargehand_dispatcher.core.engine import Surroundings
+from chargehand_dispatcher.core.agents import Agents
+from chargehand_dispatcher.core.engine import Desk, Surroundings
 from chargehand_dispatcher.core.rules import Timers
+from chargehand_dispatcher.core.table import AgentLost, AgentRestarted
 
 from .database import open_database
+from .intake import is_in_place, may_say, of_another_proxy, out_of_place
+from .rows import OutboxRow
 from .settings import DispatcherSettings
-from .store import DispatcherStore, InboxGroup, LostPartition
+from .store import DispatcherStore, InboxGroup, LostPartition, MissingMessages
+from .taking import Taking
 
 T = TypeVar("T")
-_INBOX = (PLANNING_EVENTS.name, EXECUTION_EVENTS.name)
-_HEARD_FOR = timedelta(minutes=5)
+INBOX = (PLANNING_EVENTS.name, EXECUTION_EVENTS.name)
+_IDLE_S = 30.0
+_FLUSH_AFTER_S = 1.0
+_OWN_LOG_EVERY_S = 10.0
+_LOG_WITHIN_S = 10.0
 
 
 class Dispatcher:
@@ -70,11 +77,16 @@ class Dispatcher:
         self._dead_letters = DeadLetters(self._publisher, "dispatcher")
         self._store: DispatcherStore | None = None
         self._reader: PartitionReader | None = None
+        self._agents = Agents()
         self._changed = asyncio.Event()
         self._said = asyncio.Event()
-        self._heard: dict[tuple[UUID, int], datetime] = {}
-        self._log_read_to: datetime | None = None
-        self._unpublished_since: float | None = None
+        self._taken = asyncio.Event()
+        self._stored: dict[TopicPartition, int] = {}
+        self._log_read_to: dict[int, datetime] = {}
+        self._readable_since: datetime | None = None
+        self._publishing_since: float | None = None
+        self._origins: dict[UUID, tuple[Received, Any]] = {}
+        self._stopped: dict[int, str] = {}
 
     # --- life
 
@@ -83,7 +95,7 @@ class Dispatcher:
         await topics_ready(self._settings)
         await self._publisher.start()
         await self._keyring.start()
-        self._store = await self._in_thread(
+        self._store = await self.in_thread(
             lambda: DispatcherStore(
                 open_database(self._settings.store_url, self._settings.data),
                 proxy_limit=self._settings.proxy_concurrency,
@@ -97,7 +109,7 @@ class Dispatcher:
     async def _work(self) -> None:
         self._reader = PartitionReader(
             self._settings,
-            _INBOX,
+            INBOX,
             group="chargehand.dispatcher",
             instance=f"dispatcher-{self._settings.instance}",
             on_assigned=self._assigned,
@@ -121,108 +133,125 @@ class Dispatcher:
         await self._keyring.stop()
         await self._publisher.stop()
         if self._store is not None:
-            await self._in_thread(self._store.close)
+            await self.in_thread(self._close_store)
         self._thread.shutdown()
 
-    async def _in_thread(self, work: Callable[[], T]) -> T:
+    def _close_store(self) -> None:
+        try:
+            self.store.close()
+        except LostPartition:
+            return  # what was published is found in the log by whoever owns it now
+
+    async def in_thread(self, work: Callable[[], T]) -> T:
         """The store is used from one thread; a transaction that has begun is waited for, also when we are to stop."""
         return await asyncio.shield(asyncio.get_running_loop().run_in_executor(self._thread, work))
 
-    def _opened(self) -> DispatcherStore:
+    @property
+    def store(self) -> DispatcherStore:
         if self._store is None:
             raise TransientFailure("the store is not open")
         return self._store
 
-    def _around(self) -> Surroundings:
+    @property
+    def reader(self) -> PartitionReader:
+        if self._reader is None:
+            raise TransientFailure("the inbox is not open")
+        return self._reader
+
+    def around(self) -> Surroundings:
+        """What is known besides the store. The transaction sets the time."""
         agents = self._keyring.keyring
         singles = frozenset(proxy for proxy in agents.proxies() if len(agents.agents_of(proxy)) == 1)
         return Surroundings(
             now=datetime.now(UTC),
             timers=self._timers,
-            log_read_to=self._log_read_to,
+            log_read_to=dict(self._log_read_to),
+            readable_since=self._readable_since,
             single_agent_proxies=singles,
-            heard=self._heard,
+            heard=self._agents.followed,
         )
 
     # --- partitions
 
     async def _assigned(self, assigned: list[TopicPartition]) -> dict[TopicPartition, int]:
         numbers = sorted({tp.partition for tp in assigned})
-        self._log_read_to = None
-        positions: dict[TopicPartition, int] = {}
+        taking = Taking(self._settings, self._keyring, self.reader, self.store, self.in_thread, self.around, self.group)
+        positions, stopped = await taking.take(numbers)
         for number in numbers:
-            stored, own = await self._in_thread(lambda n=number: self._opened().acquire(n))  # type: ignore[misc]
-            for topic in _INBOX:
-                positions[TopicPartition(topic, number)] = stored.get(topic, 0)
-            await self._fold_own_log(number, own)
-        await self._check_positions(positions)
-        self._context.log.info("partitions_taken", partitions=numbers)
-        self._context.health.set_ready(True)
+            self._log_read_to.pop(number, None)
+            self._stopped.pop(number, None)
+        for number, why in stopped.items():
+            self._stop_partition(number, why)
+        self._stored.update(positions)
+        self._readable_since = await self.in_thread(self.store.clock)
+        self._context.log.info("partitions_taken", partitions=[n for n in numbers if n not in stopped])
+        self._tell_health()
         self._wake()
         return positions
 
     async def _revoked(self, revoked: list[TopicPartition]) -> None:
         numbers = sorted({tp.partition for tp in revoked})
-        await self._in_thread(lambda: self._opened().release(numbers))
+        await self.in_thread(lambda: self.store.release(numbers))
         self._context.log.info("partitions_given_up", partitions=numbers)
 
-    async def _check_positions(self, positions: dict[TopicPartition, int]) -> None:
-        """A position outside the log is never jumped over (rule RET)."""
-        assert self._reader is not None  # noqa: S101 (it calls us)
-        begins = await self._reader.beginning_offsets(positions)
-        ends = await self._reader.end_offsets(positions)
-        for tp, position in positions.items():
-            if not begins[tp] <= position <= ends[tp] and position:
-                raise FatalFailure(
-                    f"{tp.topic}/{tp.partition}: the store stands at {position}, the log has {begins[tp]} to {ends[tp]}: "
-                    "messages are missing. Restore the log or the store, or go on knowingly with `chargehand repair`"
-                )
+    def _stop_partition(self, number: int, why: str) -> None:
+        """One partition stands still until a person has decided; the others go on (rule RET)."""
+        self._stopped[number] = why
+        self._context.log.critical("partition_stopped", partition=number, why=why)
 
-    async def _fold_own_log(self, number: int, begin: int) -> None:
-        """Rule REST: what this partition said beyond what the store knows."""
-        tp = TopicPartition(DISPATCH_EVENTS.name, number)
-        follower = TopicFollower(self._settings, [DISPATCH_EVENTS.name], {tp: begin})
-        await follower.start()
-        try:
-            end = (await follower.end_offsets())[tp]
-            items: list[Item] = []
-            position = begin
-            while position < end:
-                for record in (await follower.getmany()).get(tp, []):
-                    position = record.offset + 1
-                    message = await self._keyring.read(record)
-                    if isinstance(message, Received):
-                        items.extend(message.items)
-            await self._in_thread(lambda: self._opened().restore(number, items, end, self._around()))
-        finally:
-            await follower.stop()
+    def _tell_health(self) -> None:
+        self._context.health.set_ready(not self._stopped, "; ".join(self._stopped.values()))
 
     # --- the inbox
 
     async def _read_inbox(self) -> None:
-        assert self._reader is not None  # noqa: S101 (started before)
         watchdog = self._context.watch("inbox")
         while True:
             watchdog.beat()
-            records = await self._reader.getmany(timeout_ms=1000, max_records=200)
-            groups = [await self._group(tp, some) for tp, some in records.items() if some]
+            records = await self.reader.getmany(timeout_ms=1000, max_records=100)
+            groups = [
+                await self.group(tp, some) for tp, some in records.items() if some and tp.partition not in self._stopped
+            ]
             if groups:
                 await self._take(groups)
-                await self._reader.commit({TopicPartition(g.topic, g.partition): g.next_offset for g in groups})
+                await self.reader.commit({TopicPartition(g.topic, g.partition): g.next_offset for g in groups})
 
     async def _take(self, groups: list[InboxGroup]) -> None:
+        may_claim = not self._is_pressed()
         try:
-            await self._in_thread(lambda: self._opened().take(groups, self._around()))
+            desk = await self.in_thread(lambda: self.store.take(groups, self.around(), may_claim=may_claim))
         except LostPartition as lost:
-            self._context.log.warning("partition_lost", why=str(lost))
+            self._context.log.warning("partitions_lost", partitions=sorted(lost.partitions))
+            await self._take_rest(groups, lost.partitions)
+            return
+        except MissingMessages as missing:
+            await self.in_thread(partial(self.store.release, [missing.partition]))
+            self._stop_partition(missing.partition, f"{missing}; {REPAIR}")
+            self._tell_health()
+            await self._take_rest(groups, frozenset({missing.partition}))
             return
         self._context.faults.reach("dispatcher.after_inbox")
+        self._stored |= {TopicPartition(g.topic, g.partition): g.next_offset for g in groups}
+        self._taken.set()
         self._wake()
+        await self._reject_foreign(desk)
+        self._origins.clear()
 
-    async def _group(self, tp: TopicPartition, records: Iterable[Any]) -> InboxGroup:
+    async def _take_rest(self, groups: list[InboxGroup], without: frozenset[int]) -> None:
+        rest = [group for group in groups if group.partition not in without]
+        if rest:
+            await self._take(rest)
+
+    async def _reject_foreign(self, desk: Desk) -> None:
+        origins = {id(record): (message, record) for i in desk.foreign for message, record in [self._origins[i.id]]}
+        await self._dead_letters.put([of_another_proxy(message, record) for message, record in origins.values()])
+
+    async def group(self, tp: TopicPartition, records: Iterable[Any]) -> InboxGroup:
+        """Records of one partition as the items that may be believed; the others are dead letters when this returns."""
         items: list[Item] = []
-        next_offset = 0
+        first = next_offset = -1
         for record in records:
+            first = record.offset if first < 0 else first
             next_offset = record.offset + 1
             message = await self._keyring.read(record)
             if isinstance(message, Rejected):
@@ -230,11 +259,19 @@ class Dispatcher:
                 continue
             METRICS.messages_read.labels(tp.topic).inc()
             METRICS.items_read.labels(tp.topic).inc(len(message.items))
-            good = [item for item in message.items if _may_say(message, item)]
-            if len(good) != len(message.items):
-                await self._dead_letters.put([_of_another_proxy(message, record)])
-            items.extend(good)
-        return InboxGroup(tp.partition, tp.topic, next_offset, tuple(items))
+            items += await self._believed(message, record)
+        return InboxGroup(tp.partition, tp.topic, next_offset, tuple(items), first)
+
+    async def _believed(self, message: Received, record: Any) -> list[Item]:
+        allowed = [item for item in message.items if may_say(message, item)]
+        placed = [item for item in allowed if is_in_place(message, item, self._settings.partitions)]
+        if len(allowed) != len(message.items):
+            await self._dead_letters.put([of_another_proxy(message, record)])
+        elif len(placed) != len(allowed):
+            await self._dead_letters.put([out_of_place(message, record)])
+        if message.topic == EXECUTION_EVENTS.name:
+            self._origins.update((item.id, (message, record)) for item in placed)
+        return placed
 
     def _wake(self) -> None:
         self._changed.set()
@@ -248,22 +285,44 @@ class Dispatcher:
         while True:
             watchdog.beat()
             self._said.clear()
-            rows = await self._in_thread(lambda: self._opened().outbox())
-            if not rows:
-                self._unpublished_since = None
-                watchdog.idle()
-                await _first(self._said.wait(), 30.0)
+            rows = await self.in_thread(self.store.outbox)
+            if rows:
+                await self._publish(rows)
                 continue
-            self._unpublished_since = self._unpublished_since or time.monotonic()
-            await self._publisher.publish([_outgoing(row.key, row.model, row.body) for row in rows])
-            self._context.faults.reach("dispatcher.after_publish")
-            await self._in_thread(lambda: self._opened().published([row.number for row in rows]))  # noqa: B023
-            self._unpublished_since = None
+            watchdog.idle()
+            if not await _is_set(self._said, _FLUSH_AFTER_S):
+                await self._flush()
+                await _is_set(self._said, _IDLE_S)
+
+    async def _publish(self, rows: list[OutboxRow]) -> None:
+        self._publishing_since = self._publishing_since or time.monotonic()
+        outgoing = [
+            Outgoing(DISPATCH_EVENTS.name, str(item.job_invocation_id), item)
+            for row in rows
+            for item in row.items
+            if isinstance(item, InvocationItem)
+        ]
+        try:
+            await self._publisher.publish(outgoing)
+        except PublishFailed as failure:
+            self._context.log.error("outbox_is_stuck", why=str(failure))
+            await asyncio.sleep(1)
+            return
+        self._context.faults.reach("dispatcher.after_publish")
+        await self.in_thread(lambda: self.store.published(rows))
+        if self._is_pressed():
             self._changed.set()
+        self._publishing_since = None
+
+    async def _flush(self) -> None:
+        try:
+            await self.in_thread(self.store.flush)
+        except LostPartition as lost:
+            self._context.log.warning("partitions_lost", partitions=sorted(lost.partitions))
 
     def _is_pressed(self) -> bool:
         """Advice PRESS: no new slots while the oldest outbox row waits."""
-        since = self._unpublished_since
+        since = self._publishing_since
         return since is not None and time.monotonic() - since > self._settings.press_after.total_seconds()
 
     # --- time
@@ -273,116 +332,156 @@ class Dispatcher:
         while True:
             watchdog.beat()
             self._changed.clear()
-            worked = await self._work_due()
-            if worked:
-                self._said.set()
-                continue
-            await _first(self._changed.wait(), await self._until_next())
-
-    async def _work_due(self) -> int:
-        around = self._around
-        worked = await self._in_thread(lambda: self._opened().pass_time(around()))
-        worked += await self._in_thread(lambda: self._opened().sweep(around()))
-        if not self._is_pressed():
-            claimed = await self._in_thread(lambda: self._opened().claim(around()))
-            if claimed:
-                self._context.faults.reach("dispatcher.after_claim")
-            worked += claimed
-        return worked
+            wait_s = await self._until_next()
+            if wait_s > 0:
+                watchdog.idle()
+                await _is_set(self._changed, wait_s)
+            elif not await self._work_due() and await self._read_log_to_its_end() and not await self._work_due():
+                # Something waits for more of the log than there is, e.g. for an answer to the last question.
+                await asyncio.sleep(1)
 
     async def _until_next(self) -> float:
-        instant = await self._in_thread(lambda: self._opened().next_instant())
+        """Seconds until there is something to do; 0: now."""
+        is_due, instant, clock = await self.in_thread(
+            lambda: (self.store.is_due(), self.store.next_instant(), self.store.clock())
+        )
+        if is_due and not self._is_pressed():
+            return 0.0
         if instant is None:
-            return 30.0
-        wait = (instant - datetime.now(UTC)).total_seconds()
-        if wait <= 0:
-            await self._read_log_to_its_end()
-            return 0.2
-        return min(30.0, wait)
+            return _IDLE_S
+        return min(_IDLE_S, max(0.0, (instant - clock).total_seconds()))
 
-    async def _read_log_to_its_end(self) -> None:
-        """Rule WM: execution-events read to an end fetched now; until then nothing is concluded from silence."""
-        assert self._reader is not None  # noqa: S101 (started before)
-        moment = datetime.now(UTC)
-        mine = [tp for tp in self._reader.assignment() if tp.topic == EXECUTION_EVENTS.name]
-        ends = await self._reader.end_offsets(mine)
-        deadline = time.monotonic() + 10
-        while time.monotonic() < deadline:
-            if all([await self._reader.position(tp) >= end for tp, end in ends.items()]):
-                await self._in_thread(lambda: None)
-                self._log_read_to = moment
-                return
-            await asyncio.sleep(0.05)
+    async def _work_due(self) -> int:
+        may_claim = not self._is_pressed()
+        try:
+            worked = await self.in_thread(lambda: self.store.work(self.around(), may_claim=may_claim))
+        except LostPartition as lost:
+            self._context.log.warning("partitions_lost", partitions=sorted(lost.partitions))
+            return 0
+        if worked:
+            self._context.faults.reach("dispatcher.after_claim")
+            self._said.set()
+        return worked
+
+    async def _read_log_to_its_end(self) -> bool:
+        """Rule WM: execution-events is *stored* up to an end fetched after the instant that is concluded from."""
+        moment = await self.in_thread(self.store.clock)
+        mine = [TopicPartition(EXECUTION_EVENTS.name, n) for n in await self.in_thread(self.store.owned)]
+        try:
+            ends = await self.reader.end_offsets(mine)
+        except TransientFailure as failure:
+            self._context.log.warning("log_not_readable", why=str(failure))
+            self._readable_since = None
+            await asyncio.sleep(1)
+            return False
+        self._readable_since = self._readable_since or moment
+        deadline = time.monotonic() + _LOG_WITHIN_S
+        while left := max(0.0, deadline - time.monotonic()):
+            self._taken.clear()
+            if all(self._stored.get(tp, 0) >= end for tp, end in ends.items()):
+                self._log_read_to.update((tp.partition, moment) for tp in mine)
+                return True
+            await _is_set(self._taken, left)
+        return False
 
     # --- agents and hosts
 
     async def _follow_agents(self) -> None:
         """Proxy-events make us ask and hosts' check-ins wake; neither is ordered with facts, and neither changes a state."""
-        follower = TopicFollower(self._settings, [PROXY_EVENTS.name, HOST_EVENTS.name], "end")
+        follower = TopicFollower(self._settings, [PROXY_EVENTS.name, HOST_EVENTS.name], await self._begin_of_news())
         await follower.start()
         try:
             while True:
-                for records in (await follower.getmany()).values():
+                check_ins: dict[UUID, datetime] = {}
+                positions: dict[tuple[str, int], int] = {}
+                for tp, records in (await follower.getmany()).items():
+                    if tp.topic == HOST_EVENTS.name and records:
+                        positions[tp.topic, tp.partition] = records[-1].offset + 1
                     for record in records:
                         message = await self._keyring.read(record)
                         if isinstance(message, Received):
-                            for item in message.items:
-                                await self._hear(item)
+                            await self._hear(message, check_ins)
+                if check_ins:
+                    await self._check_in(check_ins, positions)
+                for lost in self._agents.silent(datetime.now(UTC), self._settings.agent_silent_after):
+                    await self._ask(lost)
         finally:
             await follower.stop()
 
-    async def _hear(self, item: Item) -> None:
-        match item:
-            case AttemptsFollowed():
-                now = datetime.now(UTC)
-                self._heard.update({(one.job_task_id, one.attempt): now for one in item.attempts})
-                self._heard = {key: at for key, at in self._heard.items() if now - at < _HEARD_FOR}
-            case AgentStarted():
-                await self._in_thread(
-                    lambda: self._opened().agent_restarted(item.agent_id, item.agent_boot_id, self._around())
-                )
-                self._wake()
-            case HostCheckedIn():
-                await self._in_thread(lambda: self._opened().check_in(item.host_id, item.checked_in_at, self._around()))
-                self._wake()
-            case _:
-                return
+    async def _begin_of_news(self) -> dict[TopicPartition, int]:
+        """Check-ins from where the store stands (rule CHK), what agents say of themselves from now on."""
+        partitions = range(self._settings.partitions)
+        hosts = [TopicPartition(HOST_EVENTS.name, number) for number in partitions]
+        ends = await self.reader.end_offsets(
+            hosts + [TopicPartition(PROXY_EVENTS.name, number) for number in partitions]
+        )
+        stored = await self.in_thread(lambda: self.store.positions(HOST_EVENTS.name))
+        begins = {tp: stored.get(tp.partition, 0) for tp in hosts}
+        # A topic made anew begins again: check-ins are values, so that reading one twice changes nothing.
+        return {**ends, **{tp: at if at <= ends[tp] else 0 for tp, at in begins.items()}}
+
+    async def _hear(self, message: Received, check_ins: dict[UUID, datetime]) -> None:
+        for item in message.items:
+            match item:
+                case AgentEvent() if (item.proxy, item.agent_id) == (message.writer.subject, message.writer.agent_id):
+                    event = self._agents.hear(item, datetime.now(UTC))
+                    if event is not None:
+                        await self._ask(event)
+                case HostCheckedIn() if item.proxy == message.writer.subject:
+                    # Not later than the broker had it: a claimed future would wake the host's job tasks again and again.
+                    at = min(item.checked_in_at, message.append_time)
+                    check_ins[item.host_id] = max(at, check_ins.get(item.host_id, at))
+                case _:
+                    pass
+
+    async def _check_in(self, check_ins: dict[UUID, datetime], positions: dict[tuple[str, int], int]) -> None:
+        try:
+            await self.in_thread(lambda: self.store.check_in(check_ins, self.around(), positions))
+        except LostPartition:
+            # Nothing was stored: once more, for what is still ours.
+            await self.in_thread(lambda: self.store.check_in(check_ins, self.around(), positions))
+        self._wake()
+
+    async def _ask(self, event: AgentLost | AgentRestarted) -> None:
+        await self.in_thread(lambda: self.store.ask(event, self.around()))
+        self._wake()
+
+    # --- figures
 
     async def _measure(self) -> None:
         while True:
-            numbers = await self._in_thread(lambda: self._opened().numbers())
+            numbers = await self.in_thread(self.store.numbers)
             METRICS.outbox_depth.set(numbers.get("outbox", 0))
             METRICS.job_tasks_waiting.set(numbers.get("waiting", 0) + numbers.get("check_in", 0))
             METRICS.job_tasks_due.set(numbers.get("due", 0))
+            METRICS.attempts_running.set(numbers.get("running", 0))
             METRICS.slots_held.set(sum(numbers.get(state, 0) for state in ("due", "accepted", "running")))
             if (failure := self._keyring.failure()) is not None:
                 raise TransientFailure(f"the keyring is followed no more: {failure!r}")
-            await asyncio.sleep(10)
+            await self._note_own_log()
+            await asyncio.sleep(_OWN_LOG_EVERY_S)
+
+    async def _note_own_log(self) -> None:
+        """So that a restart folds little. What stands in the log now was said by this store, or is folded into it."""
+        mine = await self.in_thread(self.store.owned)
+        try:
+            ends = await self.reader.end_offsets([TopicPartition(DISPATCH_EVENTS.name, number) for number in mine])
+            await self.in_thread(partial(self.store.note_own_log, {tp.partition: end for tp, end in ends.items()}))
+        except (TransientFailure, LostPartition) as failure:
+            self._context.log.warning("own_log_not_noted", why=str(failure))
 
 
-def _may_say(message: Received, item: Item) -> bool:
-    """An agent speaks for attempts of its own proxy (docs/explanation/trust.md)."""
-    return not isinstance(item, AttemptFact) or item.proxy == message.writer.subject
+REPAIR = "messages are missing: restore the log or the store, or go on knowingly with `chargehand repair`"
 
 
-def _of_another_proxy(message: Received, record: Any) -> Rejected:
-    detail = f"key {message.writer.kid} speaks for proxy {message.writer.subject} only"
-    return Rejected(
-        message.topic, message.partition, message.offset, DeadLetterReason.SUBJECT_NOT_ALLOWED, detail, record
-    )
-
-
-def _outgoing(key: str, model: str, body: str) -> Outgoing:
-    item: Item = getattr(dispatch, model).model_validate_json(body)
-    return Outgoing(DISPATCH_EVENTS.name, key, item)
-
-
-async def _first(event: Any, within_s: float) -> None:
+async def _is_set(event: asyncio.Event, within_s: float) -> bool:
+    """Wait for an event; whether it came in time."""
     try:
         async with asyncio.timeout(within_s):
-            await event
+            await event.wait()
     except TimeoutError:
-        return
+        return False
+    return True
 
 
 async def serve(context: Context[DispatcherSettings]) -> None:

@@ -25,6 +25,9 @@ class DispatcherSettings(ServiceSettings):
         timedelta(seconds=60), description="A part of a plan that is missing so long is asked for, then given up."
     )
     proxy_concurrency: int = Field(500, ge=1, description="Attempts at once on one proxy.")
+    agent_silent_after: timedelta = Field(
+        timedelta(seconds=20), description="What an agent holds that is silent for so long is asked for."
+    )
     press_after: timedelta = Field(
         timedelta(seconds=3), description="No slot is given while the oldest unpublished message is older."
     )

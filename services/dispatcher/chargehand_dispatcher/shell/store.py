@@ -1,79 +1,82 @@
 # ruff: noqa: S608 (what is put into statements are our own names and question marks; values are bound)
 """The dispatcher's store: inbox positions, invocations, job tasks, slots, timers and outbox change together or not at all.
 
-Owns loading and saving the desk's rows and the set-wise questions (which are due, which slots are free). The rules are the
+Owns transactions, who owns a partition, and the set-wise questions (which are due, which slots are free). The rules are the
 core's; every change goes through them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
-from itertools import islice
-from typing import Any, TypeVar
+from itertools import groupby
 from uuid import UUID, uuid4
 
 from chargehand_chassis.errors import FatalFailure
-from chargehand_schemas.base import InvocationItem, Item, JobTaskItem
+from chargehand_schemas.base import MAX_ITEMS_PER_MESSAGE, InvocationItem, Item, JobTaskItem
 from chargehand_schemas.planning import JobInvocationCancelRequested, JobTasksPlanned
-from chargehand_schemas.reasons import JobTaskStatus
 
+from chargehand_dispatcher.core.claims import Queue, choose
 from chargehand_dispatcher.core.engine import CancelRequested, Claimed, Desk, Halted, Surroundings, TimePassed
-from chargehand_dispatcher.core.table import AgentRestarted, CheckedIn, Event
+from chargehand_dispatcher.core.invocation import Invocation
+from chargehand_dispatcher.core.job_task import SLOT_STATES, JobTask, State
+from chargehand_dispatcher.core.table import AgentLost, AgentRestarted, CheckedIn, Event
 
-from .database import Database, SqliteDatabase
+from .database import Database, Row
 from .rows import (
     INVOCATION_COLUMNS,
     JOB_TASK_COLUMNS,
+    OUTBOX_COLUMNS,
+    OutboxRow,
+    as_us,
+    at_us,
     from_us,
     invocation_of,
     invocation_row,
     job_task_of,
     job_task_row,
-    to_us,
+    outbox_row_of,
+    outbox_values,
 )
-from .schema import SERIAL, STEPS
+from .schema import BYTES, STEPS
 
 SWEEP = 2000
 CLAIM = 500
-_IDS = 400
+_BLOCKED_AGAIN_US = 1_000_000
 
-T = TypeVar("T")
+_JOB_TASKS = f"select {', '.join(JOB_TASK_COLUMNS)} from job_task where "
+_INVOCATIONS = f"select {', '.join(INVOCATION_COLUMNS)} from invocation where "
+_IN_FLIGHT = "state in ('due', 'accepted', 'running')"
 
 
 class LostPartition(Exception):
-    """Another instance owns the partition now: what was read of it is dropped, nothing was changed."""
+    """Other instances own these partitions now: what was read of them is dropped, nothing was changed."""
+
+    def __init__(self, partitions: Iterable[int]) -> None:
+        self.partitions = frozenset(partitions)
+        super().__init__(f"partitions {sorted(self.partitions)} belong to another dispatcher")
+
+
+class MissingMessages(Exception):
+    """The log goes on beyond the position: what lies between is gone, and is never jumped over (rule RET)."""
+
+    def __init__(self, partition: int, topic: str, position: int, found: int) -> None:
+        self.partition = partition
+        super().__init__(f"{topic}/{partition}: the store stands at {position}, the log goes on at {found}")
 
 
 @dataclass(frozen=True, slots=True)
 class InboxGroup:
-    """Items of one partition of one topic, and the offset after them."""
+    """Items of one partition of one topic, the offset after them, and that of the first message."""
 
     partition: int
     topic: str
     next_offset: int
     items: tuple[Item, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class OutboxRow:
-    number: int
-    key: str
-    model: str
-    body: str
-
-
-def _upsert(table: str, columns: Sequence[str], key: str) -> str:
-    values = ", ".join("?" for _ in columns)
-    changes = ", ".join(f"{column} = excluded.{column}" for column in columns if column != key)
-    return f"insert into {table} ({', '.join(columns)}) values ({values}) on conflict ({key}) do update set {changes}"
-
-
-_PUT_JOB_TASK = _upsert("job_task", JOB_TASK_COLUMNS, "job_task_id")
-_PUT_INVOCATION = _upsert("invocation", INVOCATION_COLUMNS, "job_invocation_id")
-_JOB_TASKS = f"select {', '.join(JOB_TASK_COLUMNS)} from job_task where "
-_INVOCATIONS = f"select {', '.join(INVOCATION_COLUMNS)} from invocation where "
+    first_offset: int | None = None
 
 
 class DispatcherStore:
@@ -83,16 +86,27 @@ class DispatcherStore:
         self._database = database
         self._proxy_limit = proxy_limit
         self._owners: dict[int, str] = {}
+        self._taking: set[int] = set()
+        self._is_unswept = True
+        self._known: dict[UUID, tuple[int, Invocation]] = {}
+        self._unpublished: dict[int, deque[OutboxRow]] = {}
+        self._numbers: dict[int, int] = {}
+        self._published: dict[int, int] = {}
+        self._said_now: list[OutboxRow] = []
+        self._freed = True
+        self._claim_again_us: int | None = 0
         self._migrate()
 
     def close(self) -> None:
+        """Write what was published, and close."""
+        if self._published and self._owners:
+            self.flush()
         self._database.close()
 
     # --- schema and ownership
 
     def _migrate(self) -> None:
         database = self._database
-        kind = "sqlite" if isinstance(database, SqliteDatabase) else "postgresql"
         with database.transaction():
             database.execute("create table if not exists schema_version (version integer not null)")
             rows = database.execute("select version from schema_version")
@@ -100,393 +114,620 @@ class DispatcherStore:
             if present > len(STEPS):
                 raise FatalFailure(f"the store has schema version {present}, this program knows {len(STEPS)}")
             for step in STEPS[present:]:
-                for statement in step.format(serial=SERIAL[kind]).split(";"):
+                for statement in step.replace("{bytes}", BYTES[database.kind]).split(";"):
                     if statement.strip():
                         database.execute(statement)
             database.execute("delete from schema_version")
             database.execute("insert into schema_version values (?)", (len(STEPS),))
 
-    def acquire(self, partition: int) -> tuple[dict[str, int], int]:
+    def acquire(self, partition: int, *, is_whole: bool = True) -> tuple[dict[str, int], int]:
         """Own a partition under a new random token. Its inbox positions by topic, and the offset up to which its own log
-        of dispatch-events was folded."""
+        of dispatch-events was folded. Not `is_whole`: nothing is claimed or published of it before `open` (rule REST)."""
         owner = str(uuid4())
         with self._database.transaction():
             self._database.execute(
-                "insert into partition_owner values (?, ?, 0, 0) on conflict (partition) do update set owner = excluded.owner",
+                "insert into partition_owner values (?, ?, 0, 0, 0) on conflict (partition) do update set owner = excluded.owner",
                 (partition, owner),
             )
             rows = self._database.execute("select topic, next_offset from inbox where partition = ?", (partition,))
             own = self._database.execute("select own_log_offset from partition_owner where partition = ?", (partition,))
         self._owners[partition] = owner
+        if not is_whole:
+            self._taking.add(partition)
+        self._forget_memory()
+        self._load_outbox(partition)
         return {topic: offset for topic, offset in rows}, own[0][0]
+
+    def _load_outbox(self, partition: int) -> None:
+        question = f"select {', '.join(OUTBOX_COLUMNS)} from outbox where partition = ? order by number"
+        rows = deque(outbox_row_of(values) for values in self._database.execute(question, (partition,)))
+        self._unpublished[partition] = rows
+        # A number is not used again within an ownership; before it, nothing in memory refers to one.
+        self._numbers[partition] = rows[-1].number + 1 if rows else 1
+        self._published.pop(partition, None)
+
+    def open(self, partition: int) -> None:
+        """Its own log is folded and its inbox was read as far as it goes: from here on it is worked on."""
+        self._taking.discard(partition)
+        self._forget_memory()
 
     def release(self, partitions: Iterable[int]) -> None:
         """Own them no more."""
         for partition in partitions:
             self._owners.pop(partition, None)
+            self._taking.discard(partition)
+            self._unpublished.pop(partition, None)
+            self._published.pop(partition, None)
+        self._forget_memory()
+
+    def _forget_memory(self) -> None:
+        """What was only remembered may be another's by now."""
+        self._known.clear()
+        self._freed, self._is_unswept, self._claim_again_us = True, True, 0
 
     def owned(self) -> list[int]:
-        return sorted(self._owners)
+        """Partitions that are worked on."""
+        return sorted(self._owners.keys() - self._taking)
 
-    def _check_owner(self, partition: int) -> None:
-        lock = "" if isinstance(self._database, SqliteDatabase) else " for share"
-        question = f"select owner from partition_owner where partition = ?{lock}"
-        rows = self._database.execute(question, (partition,))
-        if not rows or rows[0][0] != self._owners.get(partition):
-            self._owners.pop(partition, None)
-            raise LostPartition(f"partition {partition} belongs to another dispatcher")
+    @contextmanager
+    def _transaction(self, partitions: Sequence[int]) -> Iterator[datetime]:
+        """All or nothing, for the owner of these partitions: the instant of the transaction, by the store's clock, which never
+        goes back within a partition (rule CLK)."""
+        self._said_now.clear()
+        published = dict(self._published)
+        try:
+            with self._database.transaction():
+                now_us = self._fence(partitions)
+                for one, number in published.items():
+                    self._database.execute("delete from outbox where partition = ? and number <= ?", (one, number))
+                yield at_us(now_us)
+        except LostPartition as lost:
+            self.release(lost.partitions)
+            raise
+        except BaseException:
+            self._forget_memory()
+            raise
+        self._published = {one: number for one, number in self._published.items() if number > published.get(one, 0)}
+        for row in self._said_now:
+            self._unpublished[row.partition].append(row)
 
-    def _now(self, partitions: Iterable[int]) -> datetime:
-        """The store's clock, never backwards per partition (rule CLK)."""
-        now_us = self._database.now_us()
-        for partition in partitions:
-            before = self._database.execute("select clock_us from partition_owner where partition = ?", (partition,))
-            now_us = max(now_us, before[0][0] if before else 0)
-        for partition in partitions:
-            self._database.execute("update partition_owner set clock_us = ? where partition = ?", (now_us, partition))
-        moment = from_us(now_us)
-        assert moment is not None  # noqa: S101 (it was a number)
-        return moment
+    def _fence(self, partitions: Sequence[int]) -> int:
+        marks = ", ".join("?" for _ in partitions)
+        lock = " order by partition for update" if self._database.is_shared else ""
+        question = f"select partition, owner, clock_us from partition_owner where partition in ({marks}){lock}"
+        found = {row[0]: row for row in self._database.execute(question, partitions)}
+        lost = [one for one in partitions if one not in found or found[one][1] != self._owners.get(one)]
+        if lost:
+            raise LostPartition(lost)
+        now_us = max([self._database.now_us(), *(int(row[2]) + 1 for row in found.values())])
+        self._database.execute(
+            f"update partition_owner set clock_us = {now_us} where partition in ({marks})", partitions
+        )
+        return now_us
 
-    # --- changes
+    # --- messages
 
-    def take(self, groups: Sequence[InboxGroup], around: Surroundings) -> int:
-        """Messages of the inbox, each once: what lies below the stored position is left out. The number of items said."""
-        partitions = sorted({group.partition for group in groups})
-        with self._database.transaction():
+    def take(self, groups: Sequence[InboxGroup], around: Surroundings, *, may_claim: bool = False) -> Desk:
+        """Messages of the inbox, each once: what lies below the stored position is left out. What was said and what had no
+        effect stands on the desk. LostPartition, MissingMessages: nothing was stored."""
+        partitions = sorted({*(group.partition for group in groups), *self.owned()})
+        with self._transaction(partitions) as around.now:
             fresh = [group for group in groups if self._advance(group)]
-            items = [item for group in fresh for item in group.items]
-            places = {i.job_invocation_id: g.partition for g in fresh for i in g.items if isinstance(i, InvocationItem)}
-            desk = self._lay(items, around, partitions)
-            for item in items:
-                desk.take(item)
-            return self._save(desk, places)
+            desk = self._lay(fresh, around)
+            for group in fresh:
+                for item in group.items:
+                    desk.take(item)
+            self._save(desk)
+            if may_claim:
+                self._claim(desk, self.owned())
+            self._say(desk)
+        return desk
 
     def _advance(self, group: InboxGroup) -> bool:
-        self._check_owner(group.partition)
         rows = self._database.execute(
             "select next_offset from inbox where partition = ? and topic = ?", (group.partition, group.topic)
         )
-        if rows and rows[0][0] >= group.next_offset:
+        position = rows[0][0] if rows else 0
+        if position >= group.next_offset:
             return False
-        self._database.execute(
-            "insert into inbox values (?, ?, ?) on conflict (partition, topic) do update set next_offset = excluded.next_offset",
-            (group.partition, group.topic, group.next_offset),
-        )
+        if group.first_offset is not None and group.first_offset > position:
+            raise MissingMessages(group.partition, group.topic, position, group.first_offset)
+        self._put_position(group.partition, group.topic, group.next_offset)
         return True
 
-    def restore(self, partition: int, items: Iterable[Item], next_offset: int, around: Surroundings) -> None:
-        """Fold the partition's own dispatch-events beyond what this store knows (rule REST)."""
-        items = list(items)
-        with self._database.transaction():
-            self._check_owner(partition)
-            desk = self._lay(items, around, [partition])
-            for item in items:
-                desk.restore(item)
-            places = {item.job_invocation_id: partition for item in items if isinstance(item, InvocationItem)}
-            desk.said.clear()
-            self._save(desk, places)
-            self._database.execute(
-                "update partition_owner set own_log_offset = ? where partition = ?", (next_offset, partition)
-            )
+    def _put_position(self, partition: int, topic: str, next_offset: int) -> None:
+        columns = ("partition", "topic", "next_offset")
+        self._database.put("inbox", columns, ("partition", "topic"), [(partition, topic, next_offset)])
 
-    def claim(self, around: Surroundings) -> int:
-        """Give free slots to due job tasks, of every active invocation of the owned partitions. The number claimed."""
-        with self._database.transaction():
-            partitions = self._check_all_owners()
-            if not partitions:
-                return 0
-            around.now = self._now(partitions)
-            desk, claimed = Desk(around), 0
-            free_by_proxy: dict[str, int] = {}
-            for invocation_id, _, concurrency, released in self._active(partitions):
-                claimed += self._claim_of(desk, invocation_id, concurrency, released, free_by_proxy)
-                if claimed >= CLAIM:
-                    break
-            self._save(desk, {key: self._partition_of(key) for key in desk.changed_invocations})
-            return claimed
+    def positions(self, topic: str) -> dict[int, int]:
+        """Next offsets of a topic, by partition."""
+        return dict(self._database.execute("select partition, next_offset from inbox where topic = ?", (topic,)))
 
-    def _active(self, partitions: Sequence[int]) -> list[Any]:
-        marks = ", ".join("?" for _ in partitions)
-        return self._database.execute(
-            "select job_invocation_id, partition, concurrency, released from invocation where is_ended = 0 "
-            f"and is_cancelled = 0 and is_halted = 0 and partition in ({marks}) order by start_at",
-            partitions,
-        )
-
-    def _claim_of(
-        self,
-        desk: Desk,
-        invocation_id: str,
-        concurrency: int | None,
-        released: int | None,
-        free_by_proxy: dict[str, int],
+    def restore(
+        self, partition: int, items: Sequence[Item], next_offset: int, around: Surroundings, *, is_last: bool = True
     ) -> int:
-        held = "select count(*) from job_task where job_invocation_id = ? and state in ('due', 'accepted', 'running')"
-        free = CLAIM
-        if concurrency is not None:
-            free = min(free, concurrency - self._database.execute(held, (invocation_id,))[0][0])
-        if free <= 0:
-            return 0
-        rows = self._database.execute(
-            _JOB_TASKS + "job_invocation_id = ? and state = 'waiting' and due_at <= ? and ordinal < ? "
-            "order by due_at, ordinal limit ?",
-            (invocation_id, to_us(desk.surroundings.now), 2**31 - 1 if released is None else released, free),
-        )
-        claimed = 0
-        for row in rows:
-            job_task = job_task_of(row)
-            if self._take_proxy_slot(job_task.proxy, free_by_proxy):
-                self._load_invocations(desk, [invocation_id])
-                desk.job_tasks[job_task.job_task_id] = job_task
-                desk.apply(job_task.job_task_id, Claimed())
-                claimed += 1
-        return claimed
+        """Fold the partition's own dispatch-events beyond what this store knows (rule REST): those later than its clock, which
+        goes on when the last part is folded. What waits in the outbox and stands in the log is not published again. The number
+        of events folded."""
+        with self._database.transaction():
+            known_until, log_clock = self._clocks_of(partition)
+            beyond = [item for item in items if as_us(item.time) > known_until]
+            desk = self._lay([InboxGroup(partition, "", 0, tuple(beyond))], around)
+            for item in beyond:
+                desk.restore(item)
+            desk.said.clear()
+            self._save(desk)
+            log_clock = max([log_clock, *(as_us(item.time) for item in beyond)])
+            self._database.execute(
+                "update partition_owner set own_log_offset = ?, log_clock_us = ?, clock_us = ? where partition = ?",
+                (next_offset, log_clock, max(known_until, log_clock) if is_last else known_until, partition),
+            )
+            self._drop_said({item.id for item in items}, partition)
+        return len(beyond)
 
-    def _take_proxy_slot(self, proxy: str, free_by_proxy: dict[str, int]) -> bool:
-        """A proxy's machine has a size; its slots are counted over all partitions."""
-        if proxy not in free_by_proxy:
-            held = self._database.execute(
-                "select count(*) from job_task where proxy = ? and state in ('due', 'accepted', 'running')", (proxy,)
-            )[0][0]
-            free_by_proxy[proxy] = self._proxy_limit - held
-        free_by_proxy[proxy] -= 1
-        return free_by_proxy[proxy] >= 0
+    def _clocks_of(self, partition: int) -> tuple[int, int]:
+        question = "select owner, clock_us, log_clock_us from partition_owner where partition = ?"
+        rows = self._database.execute(question, (partition,))
+        if not rows or rows[0][0] != self._owners.get(partition):
+            raise LostPartition([partition])
+        return int(rows[0][1]), int(rows[0][2])
+
+    def _drop_said(self, ids: set[UUID], partition: int) -> None:
+        left: deque[OutboxRow] = deque()
+        for row in self._unpublished[partition]:
+            items = tuple(item for item in row.items if item.id not in ids)
+            if items:
+                left.append(OutboxRow(row.partition, row.number, row.at_us, items))
+            else:
+                self._database.execute("delete from outbox where partition = ? and number = ?", row.key)
+        self._unpublished[partition] = left
+
+    def note_own_log(self, offsets: Mapping[int, int]) -> None:
+        """Own partitions' ends of dispatch-events: what stands below came from this store, and need not be folded again."""
+        partitions = sorted(offsets.keys() & self._owners.keys())
+        if partitions:
+            with self._transaction(partitions):
+                for partition in partitions:
+                    self._database.execute(
+                        "update partition_owner set own_log_offset = ? where partition = ?",
+                        (offsets[partition], partition),
+                    )
+
+    # --- time
+
+    def work(self, around: Surroundings, *, may_claim: bool = True) -> int:
+        """Everything that is due: what time brings, what is to be said to all of an invocation, claims. The number of rows
+        looked at; 0: there is nothing more to do now."""
+        partitions = self.owned()
+        if not partitions:
+            return 0
+        with self._transaction(partitions) as around.now:
+            desk = Desk(around)
+            done = self._pass_time(desk, partitions) + self._sweep(desk, partitions)
+            if may_claim:
+                done += self._claim(desk, partitions)
+            self._say(desk)
+        return done
 
     def pass_time(self, around: Surroundings) -> int:
-        """Apply what time alone brings: due invocations, missing plans, deadlines, questions. The number of rows looked at."""
-        with self._database.transaction():
-            partitions = self._check_all_owners()
-            if not partitions:
-                return 0
-            around.now = self._now(partitions)
-            marks = ", ".join("?" for _ in partitions)
-            where = f"look_at <= ? and partition in ({marks}) order by look_at limit {SWEEP}"
-            parameters = (to_us(around.now), *partitions)
-            invocations = self._database.execute(_INVOCATIONS + where, parameters)
-            job_tasks = self._database.execute(_JOB_TASKS + where, parameters)
-            desk = Desk(around)
-            for row in invocations:
-                known = invocation_of(row)
-                desk.invocations[known.job_invocation_id] = known
-                desk.changed_invocations.add(known.job_invocation_id)
-                desk.look_at_invocation(known.job_invocation_id)
-            self._apply_to(desk, job_tasks, lambda _: TimePassed())
-            self._save(desk, {key: self._partition_of(key) for key in desk.changed_invocations})
-            return len(invocations) + len(job_tasks)
+        """Only what time alone brings: due invocations, missing plans, deadlines, questions. The number of rows looked at."""
+        return self._work(around, self._pass_time)
 
     def sweep(self, around: Surroundings) -> int:
-        """Cancel or halt job tasks of invocations that are to be, some thousands a transaction. The number changed."""
-        with self._database.transaction():
-            partitions = self._check_all_owners()
+        """Only cancel or halt job tasks of invocations that are to be, some thousands a transaction. The number changed."""
+        return self._work(around, self._sweep)
+
+    def claim(self, around: Surroundings) -> int:
+        """Only give free slots to due job tasks. The number claimed."""
+        return self._work(around, self._claim)
+
+    def _work(self, around: Surroundings, part: Callable[[Desk, Sequence[int]], int]) -> int:
+        partitions = self.owned()
+        if not partitions:
+            return 0
+        try:
+            with self._transaction(partitions) as around.now:
+                desk = Desk(around)
+                done = part(desk, partitions)
+                self._say(desk)
+        except LostPartition:
+            return 0
+        return done
+
+    def _pass_time(self, desk: Desk, partitions: Sequence[int]) -> int:
+        """What only waits for the log to be read (rule WM) is looked at and left as it is; it is not counted."""
+        now_us, done = as_us(desk.surroundings.now), 0
+        for partition in partitions:
+            where = f"partition = ? and look_at <= ? order by look_at limit {SWEEP}"
+            invocations = self._remember(self._database.execute(_INVOCATIONS + where, (partition, now_us)))
+            self._place(desk, invocations)
+            for _, known in invocations:
+                desk.look_at_invocation(known.job_invocation_id)
+            tasks = self._apply_to(desk, self._database.execute(_JOB_TASKS + where, (partition, now_us)), TimePassed())
+            done += len(invocations) + sum(not desk.is_overdue(job_task) for job_task in tasks)
+        self._save(desk)
+        return done
+
+    def _sweep(self, desk: Desk, partitions: Sequence[int]) -> int:
+        """What is to be said to all job tasks of an invocation, a part at a time; a mark says when it is done."""
+        if not self._is_unswept:
+            return 0
+        marks = ", ".join("?" for _ in partitions)
+        question = f"{_INVOCATIONS}is_swept = 0 and partition in ({marks})"
+        done = 0
+        for partition, known in self._remember(self._database.execute(question, partitions)):
+            self._place(desk, [(partition, known)])
+            count = self._sweep_one(desk, known)
+            done += count
+            if count < SWEEP:
+                self._database.execute(
+                    "update invocation set is_swept = 1 where job_invocation_id = ?", (known.job_invocation_id.bytes,)
+                )
+        self._is_unswept = done > 0
+        return done
+
+    def _sweep_one(self, desk: Desk, known: Invocation) -> int:
+        one = known.job_invocation_id.bytes
+        if known.is_ended:
+            self._database.execute(
+                "delete from job_task where job_task_id in "
+                f"(select job_task_id from job_task where job_invocation_id = ? limit {SWEEP})",
+                (one,),
+            )
+            self._database.execute("delete from queue where job_invocation_id = ?", (one,))
+            left = self._database.execute("select 1 from job_task where job_invocation_id = ? limit 1", (one,))
+            return SWEEP if left else 0
+        waits = f"{_JOB_TASKS}job_invocation_id = ? and state in ('waiting', 'check_in')"
+        rows = self._database.execute(f"{waits} limit {SWEEP}", (one,))
+        event: Event = (
+            CancelRequested() if known.is_cancelled else Halted("more failures than the rolling limit allows")
+        )
+        self._apply_to(desk, rows, event)
+        if known.is_cancelled and len(rows) < SWEEP:
+            flying = f"{_JOB_TASKS}job_invocation_id = ? and {_IN_FLIGHT} and is_cancelling = 0 limit {SWEEP}"
+            more = self._database.execute(flying, (one,))
+            self._apply_to(desk, more, event)
+            rows = [*rows, *more]
+        self._save(desk)
+        return min(len(rows), SWEEP)
+
+    # --- claims
+
+    def _claim(self, desk: Desk, partitions: Sequence[int]) -> int:
+        """Skipped where nothing can have changed: no slot was freed, nothing new waits, no queue has become due."""
+        now_us = as_us(desk.surroundings.now)
+        is_time = self._claim_again_us is not None and now_us >= self._claim_again_us
+        if not self._freed and not is_time:
+            return 0
+        heads = self._heads(desk, partitions, now_us)
+        chosen = choose(heads, CLAIM)
+        for job_task in chosen:
+            if job_task.job_task_id not in desk.job_tasks:
+                desk.job_tasks[job_task.job_task_id] = job_task
+            desk.apply(job_task.job_task_id, Claimed())
+        self._save(desk)
+        self._requeue(heads)
+        self._freed = len(chosen) >= CLAIM
+        self._claim_again_us = self._next_claim(self.owned(), now_us, is_blocked=len(chosen) < sum(map(len, heads)))
+        return len(chosen)
+
+    def _heads(self, desk: Desk, partitions: Sequence[int], now_us: int) -> list[Queue]:
+        marks = ", ".join("?" for _ in partitions)
+        question = f"select job_invocation_id, proxy from queue where partition in ({marks}) and next_due <= ?"
+        rows = self._database.execute(question, (*partitions, now_us))
+        if not rows:
+            return []
+        self._load_invocations(desk, {UUID(bytes=row[0]) for row in rows})
+        free = self._free_of_proxies(sorted({row[1] for row in rows}))
+        held = self._held_of({row[0] for row in rows})
+        return [self._head(desk, UUID(bytes=one), proxy, held.get(one, 0), free, now_us) for one, proxy in rows]
+
+    def _head(
+        self, desk: Desk, job_invocation_id: UUID, proxy: str, held: int, free: dict[str, int], now_us: int
+    ) -> Queue:
+        known = desk.invocations[job_invocation_id]
+        room = min(CLAIM, free[proxy])
+        if known.properties.concurrency is not None:
+            room = min(room, known.properties.concurrency - held)
+        if known.is_cancelled or known.is_halted or known.is_ended:
+            room = 0
+        job_tasks: list[JobTask] = []
+        if room > 0:
+            released = known.released
+            rows = self._database.execute(
+                _JOB_TASKS
+                + "job_invocation_id = ? and proxy = ? and state = 'waiting' and due_at <= ? and ordinal < ? "
+                "order by due_at, ordinal limit ?",
+                (job_invocation_id.bytes, proxy, now_us, 2**31 - 1 if released is None else released, room),
+            )
+            job_tasks = [job_task_of(row) for row in rows]
+        return Queue(job_invocation_id, proxy, tuple(job_tasks), held, known.properties.concurrency, free)
+
+    def _free_of_proxies(self, proxies: Sequence[str]) -> dict[str, int]:
+        """Counted in rows, over all partitions; where others count too, they wait until this transaction is over."""
+        if self._database.is_shared:
+            self._database.put("proxy_slots", ("proxy",), ("proxy",), [(proxy,) for proxy in proxies])
+            marks = ", ".join("?" for _ in proxies)
+            lock = f"select proxy from proxy_slots where proxy in ({marks}) order by proxy for update"
+            self._database.execute(lock, proxies)
+        held = "select count(*) from job_task where proxy = ? and " + _IN_FLIGHT
+        return {proxy: self._proxy_limit - self._database.execute(held, (proxy,))[0][0] for proxy in proxies}
+
+    def _held_of(self, invocations: set[bytes]) -> dict[bytes, int]:
+        held = "select count(*) from job_task where job_invocation_id = ? and " + _IN_FLIGHT
+        return {one: self._database.execute(held, (one,))[0][0] for one in invocations}
+
+    def _requeue(self, heads: Sequence[Queue]) -> None:
+        """When the next job task of each queue is due."""
+        for queue in heads:
+            key = (queue.job_invocation_id.bytes, queue.proxy)
+            rows = self._database.execute(
+                "select due_at from job_task where job_invocation_id = ? and proxy = ? and state = 'waiting' "
+                "order by due_at limit 1",
+                key,
+            )
+            if rows:
+                statement = "update queue set next_due = ? where job_invocation_id = ? and proxy = ?"
+                self._database.execute(statement, (rows[0][0], *key))
+            else:
+                self._database.execute("delete from queue where job_invocation_id = ? and proxy = ?", key)
+
+    def _next_claim(self, partitions: Sequence[int], now_us: int, *, is_blocked: bool) -> int | None:
+        marks = ", ".join("?" for _ in partitions)
+        question = f"select min(next_due) from queue where partition in ({marks}) and next_due > ?"
+        next_due: int | None = self._database.execute(question, (*partitions, now_us))[0][0]
+        if not (is_blocked and self._database.is_shared):
+            return next_due
+        # Slots of a proxy may be freed by another instance, which does not wake this one.
+        return min(next_due or now_us + _BLOCKED_AGAIN_US, now_us + _BLOCKED_AGAIN_US)
+
+    # --- hosts and agents
+
+    def check_in(
+        self, check_ins: Mapping[UUID, datetime], around: Surroundings, positions: Mapping[tuple[str, int], int]
+    ) -> int:
+        """Check-ins are values (rule CHK): kept for whoever waits later, and applied to who waits now. The number woken."""
+        partitions = self.owned()
+        with self._transaction(partitions) if partitions else self._unowned() as around.now:
+            self._keep_check_ins(check_ins)
+            for (topic, partition), offset in positions.items():
+                self._put_position(partition, topic, offset)
             if not partitions:
                 return 0
-            around.now = self._now(partitions)
-            marks = ", ".join("?" for _ in partitions)
-            rows = self._database.execute(
-                f"{_JOB_TASKS}state <> 'ended' and is_cancelling = 0 and job_invocation_id in (select job_invocation_id "
-                f"from invocation where is_ended = 0 and is_cancelled = 1 and partition in ({marks})) limit {SWEEP}",
-                partitions,
-            )
-            halted = self._database.execute(
-                f"{_JOB_TASKS}state in ('waiting', 'check_in') and job_invocation_id in (select job_invocation_id "
-                f"from invocation where is_ended = 0 and is_halted = 1 and partition in ({marks})) limit {SWEEP}",
-                partitions,
-            )
-            desk = Desk(around)
-            self._apply_to(desk, rows, lambda _: CancelRequested())
-            self._apply_to(desk, halted, lambda _: Halted("more failures than the rolling limit allows"))
-            self._save(desk, {key: self._partition_of(key) for key in desk.changed_invocations})
-            return len(rows) + len(halted)
+            desk = Desk(around, check_ins=check_ins)
+            hosts = [host_id.bytes for host_id in check_ins]
+            rows = list(self._database.find(f"{_JOB_TASKS}state = 'check_in' and", "host_id", hosts))
+            self._apply_to(desk, [row for row in rows if row[1] in self._owners], CheckedIn())
+            self._save(desk)
+            self._say(desk)
+            return len(rows)
 
-    def check_in(self, host_id: UUID, at: datetime, around: Surroundings) -> None:
-        """A check-in is a value (rule CHK): kept for whoever waits later, and applied to who waits now."""
+    @contextmanager
+    def _unowned(self) -> Iterator[datetime]:
         with self._database.transaction():
-            partitions = self._check_all_owners()
+            yield at_us(self._database.now_us())
+
+    def _keep_check_ins(self, check_ins: Mapping[UUID, datetime]) -> None:
+        for host_id, at in sorted(check_ins.items()):
             self._database.execute(
                 "insert into check_in values (?, ?) on conflict (host_id) do update set at = excluded.at "
                 "where excluded.at > check_in.at",
-                (str(host_id), to_us(at)),
+                (host_id.bytes, as_us(at)),
             )
-            if partitions:
-                around.now = self._now(partitions)
-                marks = ", ".join("?" for _ in partitions)
-                rows = self._database.execute(
-                    f"{_JOB_TASKS}host_id = ? and state = 'check_in' and partition in ({marks})",
-                    (str(host_id), *partitions),
-                )
-                desk = Desk(around, check_ins={host_id: at})
-                self._apply_to(desk, rows, lambda _: CheckedIn())
-                self._save(desk, {})
 
-    def agent_restarted(self, agent_id: str, boot_id: UUID, around: Surroundings) -> None:
-        """Ask for what the agent held under another boot."""
-        with self._database.transaction():
-            partitions = self._check_all_owners()
-            if not partitions:
-                return
-            around.now = self._now(partitions)
-            marks = ", ".join("?" for _ in partitions)
-            rows = self._database.execute(
-                f"{_JOB_TASKS}state in ('accepted', 'running') and holder = ? and partition in ({marks})",
-                (agent_id, *partitions),
-            )
+    def wake_checked_in(self, partition: int, around: Surroundings) -> int:
+        """Whoever of a partition taken waits for a check-in that is known by now."""
+        with self._transaction([partition]) as around.now:
             desk = Desk(around)
-            self._apply_to(desk, rows, lambda _: AgentRestarted(agent_id, boot_id))
-            self._save(desk, {})
+            rows = self._database.execute(
+                f"{_JOB_TASKS}state = 'check_in' and partition = ? and host_id in (select host_id from check_in)",
+                (partition,),
+            )
+            self._apply_to(desk, rows, CheckedIn())
+            self._save(desk)
+            self._say(desk)
+            return len(rows)
+
+    def ask(self, event: AgentLost | AgentRestarted, around: Surroundings) -> int:
+        """Ask for what an agent held that is silent, or another process now. The number of job tasks in flight."""
+
+        def ask(desk: Desk, partitions: Sequence[int]) -> int:
+            marks = ", ".join("?" for _ in partitions)
+            rows = self._database.execute(f"{_JOB_TASKS}{_IN_FLIGHT} and partition in ({marks})", partitions)
+            self._apply_to(desk, rows, event)
+            self._save(desk)
+            return len(rows)
+
+        return self._work(around, ask)
 
     # --- outbox
 
     def outbox(self, limit: int = 2000) -> list[OutboxRow]:
-        """The oldest rows of owned partitions, in order."""
-        partitions = self.owned()
-        if not partitions:
-            return []
-        marks = ", ".join("?" for _ in partitions)
-        rows = self._database.execute(
-            f"select number, key, model, body from outbox where partition in ({marks}) order by number limit {limit}",
-            partitions,
-        )
-        return [OutboxRow(*row) for row in rows]
+        """The oldest rows of owned partitions that are not published, each partition in order, of about so many items."""
+        found: list[OutboxRow] = []
+        for partition in self.owned():
+            filled = 0
+            for row in self._unpublished.get(partition, ()):
+                if filled >= limit:
+                    break
+                found.append(row)
+                filled += len(row.items)
+        return found
 
-    def published(self, numbers: Sequence[int]) -> None:
-        """They are acknowledged by the broker."""
-        if numbers:
-            with self._database.transaction():
-                self._database.executemany("delete from outbox where number = ?", [(number,) for number in numbers])
+    def published(self, rows: Iterable[OutboxRow]) -> None:
+        """They are acknowledged by the broker. Written with the next transaction: until then a restart finds them in the log
+        (rule REST)."""
+        for row in rows:
+            waiting = self._unpublished.get(row.partition)
+            if waiting and waiting[0].number == row.number:
+                waiting.popleft()
+                self._published[row.partition] = row.number
+
+    def flush(self) -> None:
+        """Write now what was published."""
+        if self._published and self._owners:
+            with self._transaction(self.owned()):
+                return
+
+    def _say(self, desk: Desk) -> None:
+        """What is said goes to the outbox, a row for each message to be."""
+        said = desk.outgoing()
+        if not said:
+            return
+        at = as_us(desk.surroundings.now)
+        rows: list[OutboxRow] = []
+        for (partition, _), run in groupby(said, key=lambda item: (desk.place_of(item), type(item))):
+            items = list(run)
+            for start in range(0, len(items), MAX_ITEMS_PER_MESSAGE):
+                number = self._numbers[partition]
+                self._numbers[partition] = number + 1
+                rows.append(OutboxRow(partition, number, at, tuple(items[start : start + MAX_ITEMS_PER_MESSAGE])))
+        self._database.put("outbox", OUTBOX_COLUMNS, ("partition", "number"), [outbox_values(row) for row in rows])
+        self._said_now += rows
 
     # --- questions
 
+    def clock(self) -> datetime:
+        """The store's clock now (rule CLK)."""
+        return at_us(self._database.now_us())
+
+    def is_due(self) -> bool:
+        """Whether `work` has something to do now, whatever the clock says."""
+        return bool(self._owners) and (self._freed or self._is_unswept)
+
     def next_instant(self) -> datetime | None:
-        """When the next job task of an active invocation is due for want of time, or something is to be looked at."""
+        """When time may change something: a job task is due, or something is to be looked at."""
         partitions = self.owned()
         if not partitions:
             return None
-        marks = ", ".join("?" for _ in partitions)
-        looks = self._database.execute(
-            f"select min(look_at) from job_task where look_at is not null and partition in ({marks}) "
-            f"union all select min(look_at) from invocation where look_at is not null and partition in ({marks})",
-            (*partitions, *partitions),
+        looks = " union all ".join(
+            f"select min(look_at) from {table} where partition = {partition} and look_at is not null"
+            for partition in partitions
+            for table in ("job_task", "invocation")
         )
-        instants = [row[0] for row in looks] + [self._next_due(row[0]) for row in self._active(partitions)]
-        return from_us(min((instant for instant in instants if instant is not None), default=None))
-
-    def _next_due(self, invocation_id: str) -> int | None:
-        now_us = self._database.now_us()
-        rows = self._database.execute(
-            "select min(due_at) from job_task where job_invocation_id = ? and state = 'waiting' and due_at > ?",
-            (invocation_id, now_us),
-        )
-        due: int | None = rows[0][0]
-        return due
+        instants = [row[0] for row in self._database.execute(looks)]
+        if self._claim_again_us == 0 or self._freed:
+            marks = ", ".join("?" for _ in partitions)
+            question = f"select min(next_due) from queue where partition in ({marks})"
+            instants.append(self._database.execute(question, partitions)[0][0])
+        else:
+            instants.append(self._claim_again_us)
+        return from_us(min((one for one in instants if one is not None), default=None))
 
     def numbers(self) -> dict[str, int]:
-        """Figures for the metrics."""
-        rows = self._database.execute("select state, count(*) from job_task where state <> 'ended' group by state")
-        outbox = self._database.execute("select count(*) from outbox")[0][0]
-        return {"outbox": outbox, **{state: count for state, count in rows}}
+        """Figures for the metrics: items in the outbox, job tasks by state."""
+        counts = (f"state = '{state.value}'" for state in (State.WAITING, State.CHECK_IN))
+        questions = [f"select max(state), count(*) from job_task where {where}" for where in counts]
+        questions.append(f"select state, count(*) from job_task where {_IN_FLIGHT} group by state")
+        rows = self._database.execute(" union all ".join(questions))
+        outbox = sum(len(row.items) for waiting in self._unpublished.values() for row in waiting)
+        return {"outbox": outbox, **{row[0]: row[1] for row in rows if row[1]}}
 
     # --- the desk
 
-    def _check_all_owners(self) -> list[int]:
-        for partition in self.owned():
-            try:
-                self._check_owner(partition)
-            except LostPartition:
-                continue
-        return self.owned()
-
-    def _lay(self, items: Iterable[Item], around: Surroundings, partitions: Sequence[int]) -> Desk:
+    def _lay(self, groups: Iterable[InboxGroup], around: Surroundings) -> Desk:
         """Load what these items are about."""
-        around.now = self._now(partitions)
-        items = list(items)
         desk = Desk(around)
-        invocations = {str(item.job_invocation_id) for item in items if isinstance(item, InvocationItem)}
-        job_tasks = {str(job_task_id) for item in items for job_task_id in _mentions(item)}
-        self._load_invocations(desk, sorted(invocations))
-        for some in _chunks(sorted(job_tasks), _IDS):
-            marks = ", ".join("?" for _ in some)
-            for row in self._database.execute(f"{_JOB_TASKS}job_task_id in ({marks})", some):
-                job_task = job_task_of(row)
-                desk.job_tasks[job_task.job_task_id] = job_task
+        placed = [(group.partition, item) for group in groups for item in group.items]
+        self._load_invocations(desk, {i.job_invocation_id for _, i in placed if isinstance(i, InvocationItem)})
+        for partition, item in placed:
+            if isinstance(item, InvocationItem):
+                desk.places.setdefault(item.job_invocation_id, partition)
+        ids = {job_task_id.bytes for _, item in placed for job_task_id in _mentions(item)}
+        for row in self._database.find(_JOB_TASKS, "job_task_id", ids):
+            job_task = job_task_of(row)
+            desk.job_tasks[job_task.job_task_id] = job_task
         self._load_check_ins(desk)
         return desk
 
     def _load_check_ins(self, desk: Desk) -> None:
         waits = {
-            str(job_task.host_id)
+            job_task.host_id.bytes
             for job_task in desk.job_tasks.values()
             if desk.invocations[job_task.job_invocation_id].properties.wait_for_check_in
         }
-        found: dict[UUID, datetime] = {}
-        for some in _chunks(sorted(waits), _IDS):
-            marks = ", ".join("?" for _ in some)
-            for host_id, at in self._database.execute(
-                f"select host_id, at from check_in where host_id in ({marks})", some
-            ):
-                moment = from_us(at)
-                assert moment is not None  # noqa: S101 (the column is not null)
-                found[UUID(host_id)] = moment
-        desk.check_ins = found
+        if waits:
+            rows = self._database.find("select host_id, at from check_in where", "host_id", waits)
+            desk.check_ins = {UUID(bytes=host_id): at_us(at) for host_id, at in rows}
 
-    def _load_invocations(self, desk: Desk, ids: Sequence[str]) -> None:
-        missing = [one for one in ids if UUID(one) not in desk.invocations]
-        for some in _chunks(missing, _IDS):
-            marks = ", ".join("?" for _ in some)
-            for row in self._database.execute(f"{_INVOCATIONS}job_invocation_id in ({marks})", some):
-                known = invocation_of(row)
-                desk.invocations[known.job_invocation_id] = known
+    def _load_invocations(self, desk: Desk, ids: Iterable[UUID]) -> None:
+        wanted = [one for one in ids if one not in desk.invocations]
+        missing = [one.bytes for one in wanted if one not in self._known]
+        if missing:
+            self._remember(self._database.find(_INVOCATIONS, "job_invocation_id", missing))
+        self._place(desk, [self._known[one] for one in wanted if one in self._known])
 
-    def _apply_to(self, desk: Desk, rows: Sequence[Any], event: Callable[[Any], Event]) -> None:
-        tasks = [job_task_of(row) for row in rows]
-        self._load_invocations(desk, sorted({str(job_task.job_invocation_id) for job_task in tasks}))
-        for job_task in tasks:
-            desk.job_tasks[job_task.job_task_id] = job_task
-            desk.changed_job_tasks.add(job_task.job_task_id)
-        if not desk.check_ins:
+    def _remember(self, rows: Iterable[Row]) -> list[tuple[int, Invocation]]:
+        """Invocations of rows, each with its partition; those of our own partitions are kept, as nobody else changes them."""
+        found = [(row[1], invocation_of(row)) for row in rows]
+        for partition, known in found:
+            self._known[known.job_invocation_id] = (partition, known)
+        return found
+
+    @staticmethod
+    def _place(desk: Desk, found: Iterable[tuple[int, Invocation]]) -> None:
+        for partition, known in found:
+            desk.invocations.setdefault(known.job_invocation_id, known)
+            desk.places[known.job_invocation_id] = partition
+
+    def _apply_to(self, desk: Desk, rows: Sequence[Row], event: Event) -> list[JobTask]:
+        """Apply an event to job tasks; they as they are then. What changed only in when it is looked at next is written too."""
+        tasks = [desk.job_tasks.setdefault(one.job_task_id, one) for one in map(job_task_of, rows)]
+        self._load_invocations(desk, {job_task.job_invocation_id for job_task in tasks})
+        if tasks and not desk.check_ins:
             self._load_check_ins(desk)
         for job_task in tasks:
-            desk.apply(job_task.job_task_id, event(job_task))
+            desk.apply(job_task.job_task_id, event)
+        after = [desk.job_tasks[job_task.job_task_id] for job_task in tasks]
+        desk.changed_job_tasks.update(one.job_task_id for one in after if not desk.is_overdue(one))
+        return after
 
-    def _partition_of(self, job_invocation_id: UUID) -> int:
-        rows = self._database.execute(
-            "select partition from invocation where job_invocation_id = ?", (str(job_invocation_id),)
-        )
-        return int(rows[0][0])
-
-    def _save(self, desk: Desk, places: Mapping[UUID, int]) -> int:
-        places = dict(places)
+    def _save(self, desk: Desk) -> None:
         desk.settle()
+        changed = [desk.job_tasks[one] for one in desk.changed_job_tasks]
+        invocations = [desk.invocations[one] for one in desk.changed_invocations]
+        self._database.put(
+            "invocation",
+            INVOCATION_COLUMNS,
+            ("job_invocation_id",),
+            [
+                invocation_row(
+                    known, desk.places[known.job_invocation_id], desk.look_at_next(known), is_swept=known.is_swept
+                )
+                for known in invocations
+            ],
+        )
+        for known in invocations:
+            self._known[known.job_invocation_id] = (desk.places[known.job_invocation_id], known)
+        self._database.put(
+            "job_task",
+            JOB_TASK_COLUMNS,
+            ("job_task_id",),
+            [
+                job_task_row(job_task, desk.places[job_task.job_invocation_id], desk.look_at(job_task))
+                for job_task in changed
+            ],
+        )
+        self._queue(desk, changed)
+        self._is_unswept = self._is_unswept or any(not known.is_swept for known in invocations)
+        self._freed = self._freed or bool(invocations) or any(one.state not in SLOT_STATES for one in changed)
+        desk.changed_invocations.clear()
+        desk.changed_job_tasks.clear()
 
-        def place(job_invocation_id: UUID) -> int:
-            if job_invocation_id not in places:
-                places[job_invocation_id] = self._partition_of(job_invocation_id)
-            return places[job_invocation_id]
-
-        self._database.executemany(
-            _PUT_INVOCATION,
-            [
-                invocation_row(desk.invocations[key], place(key), desk.look_at_next(desk.invocations[key]))
-                for key in desk.changed_invocations
-            ],
-        )
-        self._database.executemany(
-            _PUT_JOB_TASK,
-            [
-                job_task_row(job_task, place(job_task.job_invocation_id), desk.look_at(job_task))
-                for job_task in map(desk.job_tasks.__getitem__, desk.changed_job_tasks)
-            ],
-        )
-        said = desk.outgoing()
-        self._database.executemany(
-            "insert into outbox (partition, key, model, body) values (?, ?, ?, ?)",
-            [
-                (place(i.job_invocation_id), str(i.job_invocation_id), type(i).__name__, i.model_dump_json())
-                for i in said
-                if isinstance(i, InvocationItem)
-            ],
-        )
-        return len(said)
+    def _queue(self, desk: Desk, changed: Iterable[JobTask]) -> None:
+        """Queues know when their first job task is due, or earlier."""
+        due: dict[tuple[UUID, str], int] = {}
+        for job_task in changed:
+            if job_task.state is State.WAITING:
+                key = (job_task.job_invocation_id, job_task.proxy)
+                at = as_us(job_task.due_at)
+                due[key] = min(at, due.get(key, at))
+        for (one, proxy), at in sorted(due.items()):
+            self._database.execute(
+                "insert into queue values (?, ?, ?, ?) on conflict (job_invocation_id, proxy) do update set "
+                "next_due = excluded.next_due where excluded.next_due < queue.next_due",
+                (one.bytes, proxy, desk.places[one], at),
+            )
 
 
 def _mentions(item: Item) -> Iterable[UUID]:
@@ -501,10 +742,4 @@ def _mentions(item: Item) -> Iterable[UUID]:
             return ()
 
 
-def _chunks(values: Sequence[T], size: int) -> Iterable[Sequence[T]]:
-    iterator = iter(values)
-    while chunk := list(islice(iterator, size)):
-        yield chunk
-
-
-__all__ = ["DispatcherStore", "InboxGroup", "JobTaskStatus", "LostPartition", "OutboxRow"]
+__all__ = ["DispatcherStore", "InboxGroup", "LostPartition", "MissingMessages", "OutboxRow"]

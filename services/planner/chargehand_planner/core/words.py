@@ -6,9 +6,10 @@ Owns wording that several decisions share.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from difflib import get_close_matches
+from difflib import SequenceMatcher, get_close_matches
 
 SHOWN = 5
+_CLOSEST = 100
 
 
 def listed(names: Sequence[str], shown: int = SHOWN) -> str:
@@ -23,6 +24,9 @@ def counted(count: int, noun: str) -> str:
 
 
 def did_you_mean(name: str, candidates: Iterable[str]) -> str:
-    """`; did you mean 'x'?`, or nothing."""
-    close = get_close_matches(name, list(candidates), n=1, cutoff=0.6)
-    return f"; did you mean {close[0]!r}?" if close else ""
+    """`; did you mean 'x'?`, or nothing. Of names that are equally close, the first in order."""
+    close = get_close_matches(name, list(candidates), n=_CLOSEST, cutoff=0.6)
+    if not close:
+        return ""
+    best = min(close, key=lambda one: (-SequenceMatcher(None, one, name).ratio(), one))
+    return f"; did you mean {best!r}?"

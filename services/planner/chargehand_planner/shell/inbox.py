@@ -22,6 +22,7 @@ from chargehand_chassis.kafka import (
     Received,
     Rejected,
     TopicPartition,
+    read_record,
 )
 from chargehand_chassis.metrics import METRICS
 from chargehand_schemas.dispatch import (
@@ -35,6 +36,7 @@ from chargehand_schemas.dispatch import (
     ResumeDue,
 )
 from chargehand_schemas.proxies import AgentHeartbeat, AgentStopped, AttemptsFollowed
+from chargehand_schemas.reasons import DeadLetterReason
 from chargehand_schemas.registry import type_of
 from chargehand_schemas.topics import COMMANDS, DISPATCH_EVENTS, HOST_EVENTS, PROXY_EVENTS
 
@@ -53,6 +55,7 @@ TOPICS = (COMMANDS.name, DISPATCH_EVENTS.name, *OBSERVATIONS)
 RECORDS_AT_ONCE = 16
 ATTEMPTS_AT_ONCE = 500
 SAVE_EVERY_S = 5.0
+STRANGER_S = 1.0
 
 _UNREAD = tuple(
     type_of(model).family.encode() + b"."
@@ -84,6 +87,7 @@ class Inbox:
         self._parts = parts
         self._tokens: dict[Position, str] = {}
         self._unsaved: dict[Position, int] = {}
+        self._strangers: dict[bytes, float] = {}
         self._saved_at = time.monotonic()
         self._is_assigned = asyncio.Event()
         self._log = structlog.get_logger()
@@ -153,11 +157,7 @@ class Inbox:
             await self._give_up([TopicPartition(*partition)])
 
     async def _take_steps(self, partition: Position, records: Sequence[KafkaRecord]) -> None:
-        messages: list[tuple[Received, int]] = []
-        for record in records:
-            message = await self._believed(record)
-            if message is not None:
-                messages.append((message, record.offset + 1))
+        messages = [(message, message.offset + 1) for message in await self._believed(records)]
         for step in _steps(messages):
             token = self._tokens.get(partition)
             if token is None:
@@ -166,21 +166,37 @@ class Inbox:
         # What had no effect need not be written at once: read again, it has none either.
         self._unsaved[partition] = records[-1].offset + 1
 
-    async def _believed(self, record: KafkaRecord) -> Received | None:
-        if _is_unread(record):
-            return None
-        message = await self._follower.read(record)
-        if isinstance(message, Rejected):
-            await self._letters.put([message])
-            return None
-        fault = await self._fault(message)
-        if fault is not None:
-            where = (record.topic, record.partition, record.offset)
-            await self._letters.put([Rejected(*where, fault.reason, fault.detail, record)])
-            return None
-        METRICS.messages_read.labels(message.topic).inc()
-        METRICS.items_read.labels(message.topic).inc(len(message.items))
-        return message
+    async def _believed(self, records: Sequence[KafkaRecord]) -> list[Received]:
+        """What of it may have an effect; the rest is in the dead letters, acknowledged, when this returns."""
+        read = await self._read([record for record in records if not _is_unread(record)])
+        believed: list[Received] = []
+        rejected: list[Rejected] = []
+        for record, message in read:
+            fault = None if isinstance(message, Rejected) else await self._fault(message)
+            if isinstance(message, Rejected):
+                rejected.append(message)
+            elif fault is not None:
+                where = (record.topic, record.partition, record.offset)
+                rejected.append(Rejected(*where, fault.reason, fault.detail, record))
+            else:
+                METRICS.messages_read.labels(message.topic).inc()
+                METRICS.items_read.labels(message.topic).inc(len(message.items))
+                believed.append(message)
+        await self._letters.put(rejected)
+        return believed
+
+    async def _read(self, records: Sequence[KafkaRecord]) -> list[tuple[KafkaRecord, Received | Rejected]]:
+        """Each record with what it says. For keys not known yet the catalog is caught up with: once for all of them, and for
+        one that stays unknown not again at once, since that takes half a second and whoever floods us has time."""
+        keyring, moment = self._follower.keyring, time.monotonic()
+        read = [(record, read_record(record, keyring)) for record in records]
+        strangers = {_kid(record) for record, message in read if _is_by_stranger(message)}
+        self._strangers = {kid: seen for kid, seen in self._strangers.items() if moment - seen < STRANGER_S}
+        if strangers <= self._strangers.keys():
+            return read
+        await self._follower.caught_up()
+        self._strangers |= dict.fromkeys(strangers, time.monotonic())
+        return [(r, read_record(r, keyring) if _is_by_stranger(message) else message) for r, message in read]
 
     async def _fault(self, message: Received) -> Silenced | None:
         if message.topic == COMMANDS.name:
@@ -238,6 +254,14 @@ def _begin(tp: TopicPartition, stored: int | None, beginning: int, end: int) -> 
         f"{tp.topic}/{tp.partition}: the store stands at {position}, the log has {beginning} to {end}. Messages are missing, or "
         "this is another log; compare with `chargehand repair` before anything is skipped"
     )
+
+
+def _is_by_stranger(message: Received | Rejected) -> bool:
+    return isinstance(message, Rejected) and message.reason is DeadLetterReason.UNKNOWN_KEY
+
+
+def _kid(record: KafkaRecord) -> bytes:
+    return next((value for name, value in record.headers if name == "ce_keyid"), b"")
 
 
 def _is_unread(record: KafkaRecord) -> bool:

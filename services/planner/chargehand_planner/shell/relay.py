@@ -19,6 +19,7 @@ from chargehand_schemas.catalog import KeyEnrolled
 from chargehand_schemas.reasons import Role
 
 from .gate import StoreGate
+from .own_log import OWN_TOPICS
 from .store import Sending
 
 LOOK_EVERY = timedelta(seconds=5)
@@ -27,26 +28,37 @@ RETRY_AFTER = timedelta(milliseconds=500)
 PUBLISH_WITHIN = timedelta(seconds=20)
 
 MakeTopics = Callable[[Iterable[str]], Awaitable[None]]
+Compare = Callable[[], Awaitable[None]]
 
 
 class Relay:
-    """`make_topics` makes the topics of proxies; it is called before an agent's enrolment is published."""
+    """`make_topics` makes the topics of proxies; it is called before an agent's enrolment is published. `compare` raises if
+    log and store disagree; it is called once, under the lock, before the first publication."""
 
     def __init__(
         self,
         gate: StoreGate,
         publisher: Publisher,
         make_topics: MakeTopics,
+        compare: Compare,
         faults: FaultPoints,
         made: Iterable[str] = (),
     ) -> None:
         self._gate = gate
         self._publisher = publisher
         self._make_topics = make_topics
+        self._compare = compare
         self._faults = faults
+        self._is_compared = False
         self._made = set(made)
         self._finishing = asyncio.Event()
         self._log = structlog.get_logger()
+
+    async def check(self) -> None:
+        """Compare log and store now, if this planner is the one that publishes. Raises what `compare` raises."""
+        if not self._is_compared and await self._gate.ask(self._gate.store.take_relay_lock):
+            await self._compare()
+            self._is_compared = True
 
     def finish(self) -> None:
         """Publish what is there, then return from `run`."""
@@ -90,6 +102,7 @@ class Relay:
         self._gate.committed.clear()
         if not await self._gate.ask(self._gate.store.take_relay_lock):
             return False
+        await self.check()
         sending = await self._gate.ask(self._gate.store.next_sending)
         if sending.is_empty:
             METRICS.outbox_depth.set(0)
@@ -106,7 +119,8 @@ class Relay:
         except PublishFailed as error:
             raise TransientFailure(f"not published yet: {error}") from error
         self._faults.reach("planner.after_publish_before_position")
-        await self._gate.ask(self._gate.store.note_sent, sending)
+        ends = {place: end for place, end in self._publisher.ends.items() if place[0] in OWN_TOPICS}
+        await self._gate.ask(self._gate.store.note_sent, sending, ends)
 
     async def _prepare(self, outgoing: Sequence[Outgoing]) -> None:
         """The topic of a proxy is there before anybody hears of its agent, and before any command for it."""

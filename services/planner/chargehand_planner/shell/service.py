@@ -27,6 +27,7 @@ from .gate import StoreGate
 from .inbox import Inbox, Parts
 from .observations import Observations
 from .occurrences import Occurrences
+from .own_log import OwnLog
 from .relay import Relay
 from .rendering.renderer import Renderer
 from .settings import PlannerSettings
@@ -89,7 +90,9 @@ async def _started(context: Context[PlannerSettings]) -> AsyncIterator[_Planner]
         stack.push_async_callback(follower.stop)
         await follower.start()
         parts = _parts(context.settings, gate, renderer, follower, own_keys)
-        relay = Relay(gate, publisher, partial(ensure_topics, settings), context.faults, proxies)
+        own_log = OwnLog(settings, gate, pinned)
+        relay = Relay(gate, publisher, partial(ensure_topics, settings), own_log.compare, context.faults, proxies)
+        await relay.check()
         yield _Planner(gate, relay, Inbox(settings, gate, follower, DeadLetters(publisher, "planner"), parts))
 
 

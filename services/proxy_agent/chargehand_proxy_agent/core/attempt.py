@@ -374,8 +374,9 @@ def _look(attempt: Attempt, visit: Visit) -> Look:
 
 def _could_not_connect(attempt: Attempt, event: CouldNotConnect, now: datetime, facts: AgentFacts) -> Step:
     if _find_visit(attempt, event.visit) is not None and attempt.phase is Phase.ACCEPTED:
+        left = attempt._replace(visits=_without(attempt, event.visit))
         return _release(
-            attempt, ReleaseReason.COULD_NOT_CONNECT, f"{event.why}: {event.detail}", now, facts, is_unsent=True
+            left, ReleaseReason.COULD_NOT_CONNECT, f"{event.why}: {event.detail}", now, facts, is_unsent=True
         )
     return _cut(attempt, event.visit, now)
 

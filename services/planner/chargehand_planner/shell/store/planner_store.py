@@ -45,6 +45,11 @@ REMEMBERED_ROWS = 100
 NEAR_NAMES = 200
 
 
+_MARK = """
+    insert into marks (partition_name, next_offset) values (?, ?)
+    on conflict (partition_name) do update set next_offset = excluded.next_offset
+    where marks.next_offset < excluded.next_offset
+"""
 _ENDED = "job_invocation_id in (select job_invocation_id from invocations where is_ended = 1)"
 _FORGET_BINDINGS = f"delete from bindings where bound_at < ? and {_ENDED}"  # noqa: S608 (our own text)
 _FORGET_SCRIPTS = f"delete from scripts where rendered_at < ? and {_ENDED}"  # noqa: S608 (our own text)
@@ -362,19 +367,39 @@ class PlannerStore:
         last = notifications[-1].id if notifications else None
         return Sending(outgoing, last, [row["id"] for row in rows])
 
-    def note_sent(self, sending: Sending) -> None:
-        """It was acknowledged."""
+    def note_sent(self, sending: Sending, ends: Mapping[Position, int] | None = None) -> None:
+        """It was acknowledged; `ends` are the offsets after the last messages of this planner."""
 
         def after(transaction: Transaction) -> None:
             if sending.notification_id is not None:
                 position = sending.notification_id
                 transaction.run("update relay set position = ? where id = 1 and position < ?", position, position)
             transaction.many("delete from outbox where id = ?", [(row_id,) for row_id in sending.outbox_ids])
+            transaction.many(_MARK, [(position_name(partition), end) for partition, end in (ends or {}).items()])
 
         self._engine.write([], [], _nothing, after)
         with self._unread_lock:
             for row_id in sending.outbox_ids:
                 self._unread.pop(row_id, None)
+
+    def marks(self, partitions: Iterable[Position]) -> dict[Position, int]:
+        """How far this planner's own messages are known to stand in the log, of partitions where they do."""
+        names = {position_name(partition): partition for partition in partitions}
+        with self._engine.read() as tx:
+            rows = tx.rows("select partition_name, next_offset from marks where partition_name {in}", tx.as_list(names))
+        return {names[row["partition_name"]]: row["next_offset"] for row in rows}
+
+    def unpublished_ids(self) -> set[UUID]:
+        """The items that were not acknowledged yet, as far as this store knows."""
+        with self._engine.read() as tx:
+            position = int(tx.rows("select position from relay where id = 1")[0]["position"])
+            rows = tx.rows("select id, type, document from outbox")
+        ids = {item.id for row in rows for item in reading.items(row)}
+        recorder = self._engine.recorder
+        while some := recorder.select_notifications(position, NOTIFICATIONS_AT_ONCE, inclusive_of_start=False):
+            ids |= {out.item.id for n in some if (out := reading.outgoing(n.topic, n.state)) is not None}
+            position = some[-1].id
+        return ids
 
     def unpublished(self) -> int:
         """How many rows wait to be published."""

@@ -122,6 +122,10 @@ STEPS: tuple[str, ...] = (
         id integer primary key,
         position bigint not null
     );
-    insert into relay (id, position) values (1, 0)
+    insert into relay (id, position) values (1, 0);
+    create table marks (
+        partition_name text primary key,
+        next_offset bigint not null
+    )
     """,
 )
