@@ -6,6 +6,7 @@ Owns the life of a process. What it does is the service's `main`.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
 import sys
@@ -135,10 +136,11 @@ def _watch_from_a_thread(context: Context[S], loop: asyncio.AbstractEventLoop) -
             stalled = context.stalled()
             if stalled:
                 _exit_at_once(context, "stalled", watchdogs=stalled)
-            if context.settings.parent_pid and os.getppid() != context.settings.parent_pid:
-                loop.call_soon_threadsafe(context.stopping.set)
-            if context.stopping.is_set() and stop_by is None:
+            is_orphan = context.settings.parent_pid and os.getppid() != context.settings.parent_pid
+            if stop_by is None and (is_orphan or context.stopping.is_set()):
                 stop_by = time.monotonic() + context.settings.stop_within.total_seconds() + _CANCELLED_WITHIN_S
+                with contextlib.suppress(RuntimeError):  # the loop is closed: it has stopped already
+                    loop.call_soon_threadsafe(context.stopping.set)
             if stop_by is not None and time.monotonic() > stop_by:
                 _exit_at_once(context, "stop_hangs")
 
