@@ -19,7 +19,6 @@ from support.installation import Installation
 from support.waiting import wait_until
 
 
-
 @pytest.fixture
 def own(tmp_path: Path) -> Iterator[Installation]:
     """An installation of this test alone, with three simulated hosts; not started."""
