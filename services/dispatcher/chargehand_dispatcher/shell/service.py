@@ -471,7 +471,7 @@ class Dispatcher:
             self._context.log.warning("own_log_not_noted", why=str(failure))
 
 
-REPAIR = "messages are missing: restore the log or the store, or go on knowingly with `chargehand repair`"
+REPAIR = "messages are missing: restore the log or the store. Nothing is skipped"
 
 
 async def _is_set(event: asyncio.Event, within_s: float) -> bool:

@@ -79,7 +79,7 @@ class Taking:
         ends = await self._reader.end_offsets(self._positions)
         return {
             tp.partition: f"{tp.topic}/{tp.partition}: the store stands at {at}, the log has {begins[tp]} to {ends[tp]}: "
-            "messages are missing. Restore the log or the store, or go on knowingly with `chargehand repair`"
+            "messages are missing. Restore the log or the store: nothing is skipped"
             for tp, at in sorted(self._positions.items())
             if not begins[tp] <= at <= ends[tp]
         }

@@ -252,7 +252,7 @@ def _begin(tp: TopicPartition, stored: int | None, beginning: int, end: int) -> 
         return position
     raise FatalFailure(
         f"{tp.topic}/{tp.partition}: the store stands at {position}, the log has {beginning} to {end}. Messages are missing, or "
-        "this is another log; compare with `chargehand repair` before anything is skipped"
+        "this is another log: restore the log or the store. Nothing is skipped"
     )
 
 

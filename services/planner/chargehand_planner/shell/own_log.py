@@ -61,7 +61,7 @@ def _check_not_cut(marks: Mapping[Position, int], ends: Mapping[TopicPartition, 
         if end < mark:
             raise FatalFailure(
                 f"{topic}/{number}: this planner published up to offset {mark}, the log ends at {end}: messages are lost, or "
-                "this is another log. `chargehand repair` says what is missing"
+                "this is another log. Restore the log, or the store of the same day"
             )
 
 
@@ -71,5 +71,5 @@ def _check_items(message: Received, known: set[UUID]) -> None:
         raise FatalFailure(
             f"{message.topic}/{message.partition}: this planner signed item {strange[0]} at offset {message.offset}, and its "
             "store does not know it: the store was restored from a backup or lost. Going on would decide again what was "
-            "decided; restore a newer one, or see `chargehand repair`"
+            "decided: restore a newer one"
         )
