@@ -146,7 +146,7 @@ async def dead_letters(installation: Installation, wanted: set[Place]) -> dict[P
 def test_ten_thousand_malformed_records_are_all_accounted_for_and_stop_nothing(own: Installation) -> None:
     asyncio.run(allow_large(own))
     pids = {row["name"]: row["pid"] for row in own.json("status")["services"]}
-    sent = asyncio.run(hurl(own, random.Random(20261126)))  # noqa: S311 (a seed, no secret)
+    sent = asyncio.run(hurl(own, random.Random(20261126)))
     found = asyncio.run(dead_letters(own, sent))
     assert len(sent) == RECORDS + len(READ)
     assert {found[place] for place in sent} <= set(DeadLetterReason)
