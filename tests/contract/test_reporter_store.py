@@ -133,7 +133,7 @@ def test_the_same_messages_again_and_in_other_groups_change_nothing(stores: Stor
     for start in range(0, len(lines), 100):
         stores.take(lines[start : start + 100])
     before = [stores.read.job_task(story.task_id(part)) for part in story.parts]
-    order = random.Random(7)  # noqa: S311 (a repeatable order)
+    order = random.Random(7)
     mixed = [line for line in lines if order.random() < 0.5]
     order.shuffle(mixed)
     folded = stores.take(mixed)
@@ -188,7 +188,7 @@ def test_every_change_has_a_position_and_a_reader_goes_on_from_it(stores: Stores
 
 
 def test_output_is_read_from_any_offset(stores: Stores, story: Story) -> None:
-    data = random.Random(3).randbytes(3 * CHUNK_BYTES + 77)  # noqa: S311
+    data = random.Random(3).randbytes(3 * CHUNK_BYTES + 77)
     part = Part("big", {Stream.STDOUT: data})
     told = Story([part], chunk_bytes=50_000, began=NOW)
     stores.take(told.lines())

@@ -57,7 +57,7 @@ class Site:
             [
                 *(Part(f"web{n:03}", {Stream.STDOUT: b"up 3 days\n"}) for n in range(40)),
                 Part("evil", {Stream.STDOUT: HOSTILE}, exits=(1,)),
-                Part("big", {Stream.STDOUT: random.Random(1).randbytes(700_000)}),  # noqa: S311
+                Part("big", {Stream.STDOUT: random.Random(1).randbytes(700_000)}),
             ],
             chunk_bytes=60_000,
             description=HOSTILE_NAME,

@@ -121,7 +121,7 @@ async def everything(system: System, topic: str, is_enough: Any) -> list[Receive
 
 
 def some_story(hosts: int = 20, size: int = 500) -> Story:
-    data = random.Random(hosts)  # noqa: S311 (a repeatable output)
+    data = random.Random(hosts)
     parts = [
         Part(
             f"web{n:02}",
@@ -211,7 +211,7 @@ async def test_kill_9_in_mid_stream_loses_and_doubles_nothing(system: System) ->
     """Three kills while 3 MB stream in; afterwards every byte is there once, every count right."""
     installation = system.installation
     story = Story(
-        [Part(f"big{n}", {Stream.STDOUT: random.Random(n).randbytes(500_000)}) for n in range(6)],  # noqa: S311
+        [Part(f"big{n}", {Stream.STDOUT: random.Random(n).randbytes(500_000)}) for n in range(6)],
         chunk_bytes=9_000,
         began=datetime.now(UTC),
     )
