@@ -7,6 +7,8 @@
 VENV := .venv
 BIN := $(VENV)/bin
 TESTS ?= tests
+KILLS ?= 200
+SEED ?= 1
 PYTHON ?= $(shell for python in python3 python3.14 python3.13 python3.12 python3.11; do \
 	$$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$python && break; done)
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet install
@@ -25,6 +27,10 @@ demo: $(VENV)/libraries $(VENV)/project ## start everything on this machine, run
 .PHONY: test
 test: $(VENV)/test-libraries $(VENV)/project prepare lint ## run every check and every test (TESTS=tests/unit: only those)
 	@$(BIN)/python -m pytest $(TESTS)
+
+.PHONY: chaos
+chaos: $(VENV)/test-libraries $(VENV)/project prepare ## kill -9 on everything, again and again (KILLS=200 SEED=1), with jobs on 50 hosts
+	@PYTHONPATH=tests $(BIN)/python -m chaos.campaign --kills $(KILLS) --seed $(SEED)
 
 .PHONY: lint
 lint: $(VENV)/test-libraries $(VENV)/project ## style, types and import rules

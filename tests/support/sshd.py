@@ -103,6 +103,14 @@ class _Common:
         return self.directory / "identity"
 
 
+def _name_of(process: psutil.Process) -> str:
+    """Empty if it is gone by now."""
+    try:
+        return str(process.name())
+    except psutil.NoSuchProcess:
+        return ""
+
+
 class _Server:
     """One sshd and the hosts it plays (name → address)."""
 
@@ -142,7 +150,7 @@ class _Server:
             self._process.stop(_STOP_WITHIN)
 
     def cut_connections(self) -> None:
-        kill(process for process in self._descendants() if process.name() in _SESSION_NAMES)
+        kill(process for process in self._descendants() if _name_of(process) in _SESSION_NAMES)
 
     @property
     def log(self) -> Path:

@@ -151,7 +151,7 @@ class EmbeddedKafka:
         self._folder.write(
             "java.options", java_options(jars, smallest_heap_mib=smallest, largest_heap_mib=self._heap_mib)
         )
-        installation = self._folder.installation() or Installation(_new_cluster_id(), choose_ports())
+        installation = self._folder.installation() or Installation(new_cluster_id(), choose_ports())
         if not self._folder.is_formatted():
             self._format(java, installation)
         self._folder.password(OWNER)  # without it no start can be seen to succeed, so none is begun
@@ -273,5 +273,7 @@ class EmbeddedKafka:
         )
 
 
-def _new_cluster_id() -> str:
-    return urlsafe_b64encode(secrets.token_bytes(16)).decode().rstrip("=")
+def new_cluster_id() -> str:
+    """22 characters as Kafka makes them: 16 random bytes, the first of which becomes no dash, which would be an option."""
+    first, rest = secrets.randbelow(0xF8), secrets.token_bytes(15)
+    return urlsafe_b64encode(bytes([first]) + rest).decode().rstrip("=")

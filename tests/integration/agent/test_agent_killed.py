@@ -94,9 +94,7 @@ async def test_what_was_started_has_one_start_its_true_end_and_all_its_output(wo
     assert len(world.items(AttemptEnded, command)) == 1, "the end said again has the same id"
 
 
-@pytest.mark.parametrize(
-    "point", [faults.AFTER_JOURNAL[Phase.RELEASED], faults.AFTER_SAYING[Phase.RELEASED]]
-)
+@pytest.mark.parametrize("point", [faults.AFTER_JOURNAL[Phase.RELEASED], faults.AFTER_SAYING[Phase.RELEASED]])
 async def test_a_release_is_said_once_more_with_the_same_words(world: Site, point: str) -> None:
     command = await die_at(world, point, one_that_is_unreachable)
     released = await world.first(AttemptReleased, command)

@@ -162,7 +162,13 @@ def test_a_large_log_is_turned_over_and_its_writer_goes_on(tmp_path: Path) -> No
 def test_of_a_log_what_went_wrong_is_told_once(tmp_path: Path) -> None:
     path = tmp_path / "log"
     records = [
-        {"event": "service_failed", "level": "error", "errors": ["ValueError('x')"], "exception": "long", "instance": "1"},
+        {
+            "event": "service_failed",
+            "level": "error",
+            "errors": ["ValueError('x')"],
+            "exception": "long",
+            "instance": "1",
+        },
         {"event": "started", "level": "info"},
     ]
     path.write_text("".join(json.dumps(record) + "\n" for record in records * 3) + "Segmentation fault\n")

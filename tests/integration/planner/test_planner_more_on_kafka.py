@@ -60,8 +60,11 @@ async def world(kafka: KafkaAddress, tmp_path: Path) -> AsyncIterator[Surroundin
 
 async def registered(world: Surroundings, *names: str, **fields: Any) -> list[UUID]:
     await world.imported(*(HostRecord(name=name, proxy=world.proxy, **fields) for name in names))
-    found = {item.host.name: item.host_id for item in world.all(HostRegistered)}
-    return [found[name] for name in names]
+    return [(await world.first(HostRegistered, _is_named(name))).host_id for name in names]
+
+
+def _is_named(name: str) -> Callable[[HostRegistered], bool]:
+    return lambda item: item.host.name == name
 
 
 async def accepted(world: Surroundings, *names: str, **fields: Any) -> UUID:

@@ -2,7 +2,7 @@
 
 import shutil
 import sqlite3
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from datetime import timedelta
 from pathlib import Path
 from uuid import UUID, uuid4
@@ -49,8 +49,11 @@ async def accepted(world: Surroundings, *names: str) -> UUID:
 
 
 async def host_ids(world: Surroundings, *names: str) -> list[UUID]:
-    found = {item.host.name: item.host_id for item in world.all(HostRegistered)}
-    return [found[name] for name in names]
+    return [(await world.first(HostRegistered, _is_named(name))).host_id for name in names]
+
+
+def _is_named(name: str) -> Callable[[HostRegistered], bool]:
+    return lambda item: item.host.name == name
 
 
 async def test_s1_s10_a_job_is_accepted_scheduled_planned_and_bound(world: Surroundings) -> None:

@@ -8,6 +8,7 @@ from chargehand.embedded.configuration import format_arguments, java_options, se
 from chargehand.embedded.errors import LauncherError
 from chargehand.embedded.jars import KAFKA_VERSION, kafka_jars, locked_jars, missing_jars, parse_lock
 from chargehand.embedded.java import parse_major
+from chargehand.embedded.kafka import new_cluster_id
 from chargehand.embedded.ports import choose_ports, is_free
 
 
@@ -96,3 +97,10 @@ def test_a_port_somebody_listens_on_is_not_free() -> None:
         port = server.getsockname()[1]
         assert not is_free(port)
     assert is_free(port)
+
+
+def test_the_id_of_a_cluster_is_never_taken_for_an_option() -> None:
+    """One random id in 64 would begin with a dash."""
+    ids = [new_cluster_id() for _ in range(2_000)]
+    assert len(set(ids)) == 2_000
+    assert all(len(one) == 22 and one[0] not in "-_" for one in ids)
