@@ -26,6 +26,7 @@ from uuid import UUID
 import httpx
 from chaos.evidence import Findings, examine_recording, examine_run, job_tasks, script
 from chaos.schedule import ROUNDS, TREE, Strike, draw
+from chargehand.checker import check
 from chargehand.embedded.processes import ProcessMark
 from support.installation import Installation
 from support.processes import SESSION_VARIABLE, kill, ours
@@ -85,7 +86,7 @@ class Campaign:
     def judge(self) -> None:
         """The topics, when all runs are over."""
         recording = self._installation.recording()
-        self.findings.add_violations(self._installation.violations())
+        self.findings.add_violations(check(recording))
         with self._installation.http() as http:
             rows = [row for invocation in self._invocations for row in job_tasks(http, invocation)]
         examine_recording(self.findings, recording, rows)
