@@ -15,9 +15,9 @@ KILLS_A_RUN = 5
 _SHORTEST_DELAY_S = 0.2
 _LONGEST_DELAY_S = 2.5
 
-# All points that a job comes by which is neither cancelled nor refused, several services a round. A service that ends before it
-# stores anything goes no further than that: such points have a round of their own. `:n`: at the nth passing, the first are on
-# the way up.
+# All points that a job comes by which is neither cancelled nor refused nor asked for, several services a round. A service that
+# ends before it stores anything goes no further than that: such points have a round of their own. `:n`: at the nth passing, the
+# first are on the way up.
 ROUNDS: tuple[Mapping[str, str], ...] = (
     {
         "proxy-agent": "agent.after_journal_before_accepted",
@@ -32,10 +32,10 @@ ROUNDS: tuple[Mapping[str, str], ...] = (
     {"proxy-agent": "agent.after_connect_before_starting", "dispatcher": "dispatcher.after_publish:3"},
     {"proxy-agent": "agent.after_starting_before_wrapper", "planner": "planner.after_publish_before_position:3"},
     {"proxy-agent": "agent.after_wrapper_before_started", "planner": "planner.before_publish:3"},
-    {"proxy-agent": "agent.after_journal_before_started", "planner": "planner.after_command_stored"},
     {"proxy-agent": "agent.after_output_before_journal", "planner": "planner.after_plan_stored"},
     {"proxy-agent": "agent.after_journal_before_ended", "planner": "planner.after_binding_stored"},
     {"proxy-agent": "agent.after_ended_before_cleanup"},
+    {"planner": "planner.after_command_stored"},
     {"planner": "planner.before_command_stored"},
     {"planner": "planner.before_plan_stored"},
     {"planner": "planner.before_binding_stored"},
