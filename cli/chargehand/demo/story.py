@@ -16,7 +16,8 @@ DESCRIPTION = "Check the release on every host"
 COMMAND = 'echo release 4.2 is installed; test "$DEMO_HOST" != ssh-gamma || exit 4'
 """Succeeds on two of the real hosts and on most of the simulated ones, whose parameters say how they end."""
 
-_UNREACHABLE = frozenset({142, 163, 191})
+_UNREACHABLE = frozenset({193, 196, 199})
+"""Near the end: an agent that has just been born cannot prove yet that it never started something (docs/protocol.md, rule ONE)."""
 _EXITS = {17: "3", 18: "3", 19: "3", 88: "1", 140: "1", 141: "1"}
 
 
@@ -37,7 +38,7 @@ def _simulated(number: int, proxy: str) -> HostRecord:
 
 def _behaviour(number: int) -> dict[str, str]:
     """How long a simulated host takes, and what becomes of those few that fail."""
-    duration = {"sim.duration_s": f"{0.2 + number * 7 % 10 / 10:.1f}"}
+    duration = {"sim.duration_s": f"{0.4 + number * 7 % 10 / 8:.1f}"}
     if number in _UNREACHABLE:
         return {"sim.unreachable": "yes"}
     return duration | ({"sim.exit_status": _EXITS[number]} if number in _EXITS else {})
