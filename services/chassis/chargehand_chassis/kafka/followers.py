@@ -6,12 +6,11 @@ Owns reading to a known end. Nothing is committed anywhere.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from typing import Any, Literal
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from chargehand_schemas.keyring import Keyring, Writer
-from chargehand_schemas.reasons import DeadLetterReason
 from chargehand_schemas.topics import CATALOG_EVENTS
 
 from ..errors import TransientFailure
@@ -100,6 +99,8 @@ class KeyringFollower:
         self.keyring = Keyring()
         self.keyring.pin(planner)
         self._follower = TopicFollower(settings, [CATALOG_EVENTS.name])
+        # A connection of its own: on the follower's the question would wait behind its long fetch, for half a second.
+        self._asker = AIOKafkaConsumer(**connection(settings), enable_auto_commit=False)
         self._turn = asyncio.Condition()
         self._task: asyncio.Task[None] | None = None
         self._seen: dict[TopicPartition, int] = {}
@@ -107,6 +108,7 @@ class KeyringFollower:
     async def start(self) -> None:
         """Begin to follow; returns when everything up to now is folded."""
         await self._follower.start()
+        await self._asker.start()
         self._seen = {partition: 0 for partition in self._follower.partitions}
         self._task = asyncio.create_task(self._follow(), name="keyring")
         await self.caught_up()
@@ -115,23 +117,36 @@ class KeyringFollower:
         if self._task is not None:
             self._task.cancel()
             await asyncio.wait({self._task})
+        await self._asker.stop()
         await self._follower.stop()
 
     async def caught_up(self) -> None:
         """Wait until what stands in the topic now is folded. Raises what ended the follower."""
-        ends = await self._follower.end_offsets()
+        ends = await self._asker.end_offsets(self._follower.partitions)
         async with self._turn:
             await self._turn.wait_for(lambda: self._has_ended() or self._has_folded(ends))
         if self._task is not None and self._task.done():
             self._task.result()
 
-    async def read(self, record: KafkaRecord) -> Received | Rejected:
-        """`read_record`, and once more after catching up when the key is not known yet."""
-        message = read_record(record, self.keyring)
-        if isinstance(message, Rejected) and message.reason is DeadLetterReason.UNKNOWN_KEY:
+    async def meet(self, records: Iterable[KafkaRecord]) -> None:
+        """Know every key that was enrolled before these records were written: with keys not known yet the catalog is caught up
+        with, once for all of them: whoever floods us has time."""
+        if any(self._is_by_stranger(record) for record in records):
             await self.caught_up()
-            message = read_record(record, self.keyring)
-        return message
+
+    async def read(self, record: KafkaRecord) -> Received | Rejected:
+        """`read_record` of a record met."""
+        await self.meet([record])
+        return read_record(record, self.keyring)
+
+    async def read_all(self, records: Sequence[KafkaRecord]) -> list[Received | Rejected]:
+        """`read_record` of each, all met at once."""
+        await self.meet(records)
+        return [read_record(record, self.keyring) for record in records]
+
+    def _is_by_stranger(self, record: KafkaRecord) -> bool:
+        kid = next((value for name, value in record.headers if name == "ce_keyid"), b"")
+        return bool(kid) and self.keyring.find(kid.decode("ascii", "replace")) is None
 
     def failure(self) -> BaseException | None:
         """What ended the follower, if it has ended; a service checks it and exits."""

@@ -25,6 +25,7 @@ from chargehand_chassis.kafka import (
     Rejected,
     TopicFollower,
     TopicPartition,
+    read_record,
     topics_ready,
 )
 from chargehand_chassis.keys import load_keys, load_pinned_planner
@@ -209,6 +210,7 @@ class Dispatcher:
         while True:
             watchdog.beat()
             records = await self.reader.getmany(timeout_ms=1000, max_records=100)
+            await self._keyring.meet(record for some in records.values() for record in some)
             groups = [
                 await self.group(tp, some) for tp, some in records.items() if some and tp.partition not in self._stopped
             ]
@@ -247,19 +249,21 @@ class Dispatcher:
         await self._dead_letters.put([of_another_proxy(message, record) for message, record in origins.values()])
 
     async def group(self, tp: TopicPartition, records: Iterable[Any]) -> InboxGroup:
-        """Records of one partition as the items that may be believed; the others are dead letters when this returns."""
+        """Records of one partition, met before, as the items that may be believed; the others are dead letters when this returns."""
         items: list[Item] = []
+        rejected: list[Rejected] = []
         first = next_offset = -1
         for record in records:
             first = record.offset if first < 0 else first
             next_offset = record.offset + 1
-            message = await self._keyring.read(record)
+            message = read_record(record, self._keyring.keyring)
             if isinstance(message, Rejected):
-                await self._dead_letters.put([message])
+                rejected.append(message)
                 continue
             METRICS.messages_read.labels(tp.topic).inc()
             METRICS.items_read.labels(tp.topic).inc(len(message.items))
             items += await self._believed(message, record)
+        await self._dead_letters.put(rejected)
         return InboxGroup(tp.partition, tp.topic, next_offset, tuple(items), first)
 
     async def _believed(self, message: Received, record: Any) -> list[Item]:
@@ -397,8 +401,7 @@ class Dispatcher:
                 for tp, records in (await follower.getmany()).items():
                     if tp.topic == HOST_EVENTS.name and records:
                         positions[tp.topic, tp.partition] = records[-1].offset + 1
-                    for record in records:
-                        message = await self._keyring.read(record)
+                    for message in await self._keyring.read_all(records):
                         if isinstance(message, Received):
                             await self._hear(message, check_ins)
                 if check_ins:

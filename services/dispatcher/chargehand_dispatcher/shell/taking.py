@@ -111,8 +111,7 @@ class Taking:
 
     async def _fold(self, tp: TopicPartition, records: Sequence[Any], end: int) -> None:
         items: list[Item] = []
-        for record in records:
-            message = await self._keyring.read(record)
+        for message in await self._keyring.read_all(records):
             if isinstance(message, Received):
                 items.extend(message.items)
         next_offset = records[-1].offset + 1
@@ -121,6 +120,7 @@ class Taking:
         )
 
     async def _plan(self, tp: TopicPartition, records: Sequence[Any], end: int) -> None:
+        await self._keyring.meet(records)
         group = await self._group(tp, records)
         await self._in_thread(lambda: self._store.take([group], self._around()))
         self._positions[tp] = group.next_offset

@@ -36,7 +36,6 @@ from chargehand_schemas.dispatch import (
     ResumeDue,
 )
 from chargehand_schemas.proxies import AgentHeartbeat, AgentStopped, AttemptsFollowed
-from chargehand_schemas.reasons import DeadLetterReason
 from chargehand_schemas.registry import type_of
 from chargehand_schemas.topics import COMMANDS, DISPATCH_EVENTS, HOST_EVENTS, PROXY_EVENTS
 
@@ -55,7 +54,6 @@ TOPICS = (COMMANDS.name, DISPATCH_EVENTS.name, *OBSERVATIONS)
 RECORDS_AT_ONCE = 16
 ATTEMPTS_AT_ONCE = 500
 SAVE_EVERY_S = 5.0
-STRANGER_S = 1.0
 
 _UNREAD = tuple(
     type_of(model).family.encode() + b"."
@@ -87,7 +85,6 @@ class Inbox:
         self._parts = parts
         self._tokens: dict[Position, str] = {}
         self._unsaved: dict[Position, int] = {}
-        self._strangers: dict[bytes, float] = {}
         self._saved_at = time.monotonic()
         self._is_assigned = asyncio.Event()
         self._log = structlog.get_logger()
@@ -118,6 +115,7 @@ class Inbox:
 
     async def _turn(self) -> None:
         batches = await self._reader.getmany(timeout_ms=500, max_records=RECORDS_AT_ONCE)
+        await self._follower.meet(record for records in batches.values() for record in records)
         # People wait for the answer to a command; attempts have their not_after.
         for tp in sorted(batches, key=lambda tp: (tp.topic != COMMANDS.name, tp)):
             await self._take_records((tp.topic, tp.partition), batches[tp])
@@ -168,10 +166,12 @@ class Inbox:
 
     async def _believed(self, records: Sequence[KafkaRecord]) -> list[Received]:
         """What of it may have an effect; the rest is in the dead letters, acknowledged, when this returns."""
-        read = await self._read([record for record in records if not _is_unread(record)])
         believed: list[Received] = []
         rejected: list[Rejected] = []
-        for record, message in read:
+        for record in records:
+            if _is_unread(record):
+                continue
+            message = read_record(record, self._follower.keyring)
             fault = None if isinstance(message, Rejected) else await self._fault(message)
             if isinstance(message, Rejected):
                 rejected.append(message)
@@ -184,19 +184,6 @@ class Inbox:
                 believed.append(message)
         await self._letters.put(rejected)
         return believed
-
-    async def _read(self, records: Sequence[KafkaRecord]) -> list[tuple[KafkaRecord, Received | Rejected]]:
-        """Each record with what it says. For keys not known yet the catalog is caught up with: once for all of them, and for
-        one that stays unknown not again at once, since that takes half a second and whoever floods us has time."""
-        keyring, moment = self._follower.keyring, time.monotonic()
-        read = [(record, read_record(record, keyring)) for record in records]
-        strangers = {_kid(record) for record, message in read if _is_by_stranger(message)}
-        self._strangers = {kid: seen for kid, seen in self._strangers.items() if moment - seen < STRANGER_S}
-        if strangers <= self._strangers.keys():
-            return read
-        await self._follower.caught_up()
-        self._strangers |= dict.fromkeys(strangers, time.monotonic())
-        return [(r, read_record(r, keyring) if _is_by_stranger(message) else message) for r, message in read]
 
     async def _fault(self, message: Received) -> Silenced | None:
         if message.topic == COMMANDS.name:
@@ -254,14 +241,6 @@ def _begin(tp: TopicPartition, stored: int | None, beginning: int, end: int) -> 
         f"{tp.topic}/{tp.partition}: the store stands at {position}, the log has {beginning} to {end}. Messages are missing, or "
         "this is another log: restore the log or the store. Nothing is skipped"
     )
-
-
-def _is_by_stranger(message: Received | Rejected) -> bool:
-    return isinstance(message, Rejected) and message.reason is DeadLetterReason.UNKNOWN_KEY
-
-
-def _kid(record: KafkaRecord) -> bytes:
-    return next((value for name, value in record.headers if name == "ce_keyid"), b"")
 
 
 def _is_unread(record: KafkaRecord) -> bool:

@@ -17,6 +17,7 @@ from chargehand_chassis.kafka import (
     Received,
     Rejected,
     TopicPartition,
+    read_record,
 )
 from chargehand_chassis.metrics import METRICS
 from chargehand_chassis.runner import Context, Watchdog
@@ -94,7 +95,9 @@ class Commands:
         if self._offsets.has_failed:
             await self._wait_for_the_journal(reader)
             return
-        for partition, records in (await reader.getmany(timeout_ms=200, max_records=RECORDS_AT_ONCE)).items():
+        batches = await reader.getmany(timeout_ms=200, max_records=RECORDS_AT_ONCE)
+        await self._keyring.meet(record for records in batches.values() for record in records)
+        for partition, records in batches.items():
             for record in records:
                 await self._take(partition, record)
         await self._commit(reader)
@@ -115,7 +118,7 @@ class Commands:
         self._log.info("journal_writable_again")
 
     async def _take(self, partition: TopicPartition, record: KafkaRecord) -> None:
-        message = self._for_us(await self._keyring.read(record), record)
+        message = self._for_us(read_record(record, self._keyring.keyring), record)
         if isinstance(message, Rejected):
             taken = self._offsets.begin(partition, record.offset, 1)
             await self._letters.put([message])

@@ -179,7 +179,6 @@ class Reporter:
         self._unacknowledged = 0
         self._positions: dict[tuple[str, int], int] = {}
         self._listening_since = now()
-        self._unknown_keys: dict[str, float] = {}
 
     async def run(self) -> None:
         """Work until stopping; then finish the group in hand, publish it and acknowledge it."""
@@ -242,26 +241,11 @@ class Reporter:
         self._has_work.set()
 
     async def _read(self, records: Sequence[PumpedRecord]) -> tuple[list[Received], list[Rejected]]:
-        """Verify a group in the writer's thread, and once more what was signed with keys that were not known yet."""
+        """Verify a group in the writer's thread."""
+        await self._follower.meet(records)
         results = await _in(self._writer, lambda: [read_record(record, self._follower.keyring) for record in records])
-        if any(self._may_become_known(result) for result in results):
-            await self._follower.caught_up()
-            results = [
-                read_record(result.record, self._follower.keyring) if isinstance(result, Rejected) else result
-                for result in results
-            ]
         messages = [result for result in results if isinstance(result, Received)]
         return messages, [result for result in results if isinstance(result, Rejected)]
-
-    def _may_become_known(self, result: Received | Rejected) -> bool:
-        """Whether it is worth asking again for a key: not for each of many messages under keys nobody enrolled."""
-        if not isinstance(result, Rejected) or result.reason is not DeadLetterReason.UNKNOWN_KEY:
-            return False
-        moment = asyncio.get_running_loop().time()
-        self._unknown_keys = {key: at for key, at in self._unknown_keys.items() if moment - at < 5}
-        is_new = result.detail not in self._unknown_keys and len(self._unknown_keys) < 100
-        self._unknown_keys.setdefault(result.detail, moment)
-        return is_new
 
     async def _stored(self, call: Callable[[], T], beat: Callable[[], None] = lambda: None) -> T:
         """Call in the writer's thread; while the store cannot be written, again and again, and say so."""
