@@ -167,6 +167,18 @@ def test_a_chunk_that_does_not_come_is_asked_for_and_then_counts_as_lost() -> No
     assert (ended.counts, ended.reasons) == ({"succeeded": 1, "failed": 1}, {"lost_message": 1})
 
 
+def test_a_plan_of_which_nothing_came_is_asked_for_until_the_planner_is_back() -> None:
+    """Its job tasks are not known yet: there is nothing that could be given up."""
+    table = desk()
+    table.take(scheduled())
+    for minute in range(1, 2 * Timers().chunk_asks):
+        table = desk(60 * minute, table)
+        table.look_at_invocation(INVOCATION)
+        assert types(table.outgoing()) == [PlanChunkMissing]
+    table.take(plan(0))
+    assert table.job_tasks[task(0)].state is State.WAITING
+
+
 def test_a_cancel_that_comes_before_the_invocation_leaves_a_mark() -> None:
     table = desk()
     table.take(cancel())

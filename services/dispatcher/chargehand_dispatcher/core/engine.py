@@ -334,6 +334,11 @@ class Desk:
         return next_look_at(job_task, self.circumstances(job_task))
 
 
+def word_to_all(invocation: Invocation) -> CancelRequested | Halted:
+    """What is said to every job task that waits, of an invocation that is cancelled or halted."""
+    return CancelRequested() if invocation.is_cancelled else Halted("more failures than the rolling limit allows")
+
+
 def _stub(item: JobTaskItem, host_id: UUID, host_name: str, proxy: str) -> JobTask:
     """A job task of which only what was said of it is known; the plan that is read again leaves it as it is."""
     return JobTask(

@@ -76,6 +76,13 @@ class Invocation:
             return None
         return released_ordinals(self.properties.rolling, self.total, self.verdicts)
 
+    def free_slots(self, held: int) -> int | None:
+        """How many slots it may take beside those it holds; None: no limit. None at all once it is cancelled, halted or ended."""
+        if self.is_cancelled or self.is_halted or self.is_ended:
+            return 0
+        limit = self.properties.concurrency
+        return None if limit is None else max(0, limit - held)
+
     def missing_chunks(self) -> tuple[int, ...]:
         """Numbers of chunks that did not come; empty when none came at all."""
         return tuple(n for n in range(self.chunks or 0) if n not in self.chunks_in)
@@ -187,7 +194,7 @@ def _with_lost(invocation: Invocation, job_tasks: int) -> Invocation:
 
 def is_given_up(invocation: Invocation, timers: Timers) -> bool:
     """Whether missing chunks were asked for often enough; while none at all came, the planner may just be away longer."""
-    return invocation.asks >= timers.chunk_asks
+    return invocation.chunks is not None and invocation.asks >= timers.chunk_asks
 
 
 def mark_cancelled(invocation: Invocation, job_task_ids: Iterable[UUID]) -> Invocation:

@@ -20,7 +20,7 @@ from chargehand_schemas.base import MAX_ITEMS_PER_MESSAGE, InvocationItem, Item,
 from chargehand_schemas.planning import JobInvocationCancelRequested, JobTasksPlanned
 
 from chargehand_dispatcher.core.claims import Queue, choose
-from chargehand_dispatcher.core.engine import CancelRequested, Claimed, Desk, Halted, Surroundings, TimePassed
+from chargehand_dispatcher.core.engine import Claimed, Desk, Surroundings, TimePassed, word_to_all
 from chargehand_dispatcher.core.invocation import Invocation
 from chargehand_dispatcher.core.job_task import SLOT_STATES, JobTask, State
 from chargehand_dispatcher.core.table import AgentLost, AgentRestarted, CheckedIn, Event
@@ -379,9 +379,7 @@ class DispatcherStore:
             return SWEEP if left else 0
         waits = f"{_JOB_TASKS}job_invocation_id = ? and state in ('waiting', 'check_in')"
         rows = self._database.execute(f"{waits} limit {SWEEP}", (one,))
-        event: Event = (
-            CancelRequested() if known.is_cancelled else Halted("more failures than the rolling limit allows")
-        )
+        event = word_to_all(known)
         self._apply_to(desk, rows, event)
         if known.is_cancelled and len(rows) < SWEEP:
             flying = f"{_JOB_TASKS}job_invocation_id = ? and {_IN_FLIGHT} and is_cancelling = 0 limit {SWEEP}"
@@ -426,11 +424,8 @@ class DispatcherStore:
         self, desk: Desk, job_invocation_id: UUID, proxy: str, held: int, free: dict[str, int], now_us: int
     ) -> Queue:
         known = desk.invocations[job_invocation_id]
-        room = min(CLAIM, free[proxy])
-        if known.properties.concurrency is not None:
-            room = min(room, known.properties.concurrency - held)
-        if known.is_cancelled or known.is_halted or known.is_ended:
-            room = 0
+        of_invocation = known.free_slots(held)
+        room = min(CLAIM, free[proxy], CLAIM if of_invocation is None else of_invocation)
         job_tasks: list[JobTask] = []
         if room > 0:
             released = known.released
