@@ -431,11 +431,12 @@ def _is_given_up(attempt: Attempt, now: datetime, facts: AgentFacts) -> bool:
 def _start_seen(attempt: Attempt, seen: StartSeen, now: datetime, facts: AgentFacts) -> Step:
     if _find_visit(attempt, seen.visit) is None or attempt.phase.is_end or attempt.outcome is not None:
         return Step(attempt)
-    known = attempt._replace(failures=0, started_at=attempt.started_at or now - seen.started_ago, run=None)
+    began = attempt.started_at or facts.true_time(now) - seen.started_ago
+    known = attempt._replace(failures=0, started_at=began, run=None)
     if attempt.phase is Phase.FOLLOWING and attempt.question is None:
         return Step(known)
     digest = attempt.run.script_digest if attempt.run is not None and not seen.existed else ""
-    report = reports.started(attempt.order, seen.host_boot_id, known.started_at or now, digest, now, facts)
+    report = reports.started(attempt.order, seen.host_boot_id, began, digest, now, facts)
     said = report if attempt.question is None else reports.in_answer(report, attempt.question, now)
     entry = attempt.entry._replace(phase=Phase.FOLLOWING, report=said)
     # A journal that has it as `starting` leads to the same look after a restart: no need to wait for the disk.
@@ -525,7 +526,8 @@ def _conclude(attempt: Attempt, seen: EndSeen | InterruptionSeen, now: datetime,
     acked = Offsets(attempt.stdout.acked, attempt.stderr.acked)
     match seen:
         case EndSeen():
-            report = reports.ended(attempt.order, seen, attempt.streams, _ended_at(attempt, seen, now), now, facts)
+            ended_at = _ended_at(attempt, seen, facts.true_time(now))
+            report = reports.ended(attempt.order, seen, attempt.streams, ended_at, now, facts)
             entry = attempt.entry._replace(phase=Phase.ENDED, report=report, acked=acked)
         case InterruptionSeen():
             broken = reports.interrupted(attempt.order, seen, attempt.streams, now, facts)

@@ -39,6 +39,10 @@ class AgentFacts:
         """docs/protocol.md, rule CLK: outside the margin, or unmeasured, nothing is started."""
         return self.clock_offset is not None and abs(self.clock_offset) <= self.clock_margin
 
+    def true_time(self, now: datetime) -> datetime:
+        """An instant by this clock as the broker's clock would have it: what is told of hosts is told by one clock."""
+        return now if self.clock_offset is None else now - self.clock_offset
+
     def is_within_journal(self, issued_at: datetime) -> bool:
         """Issued so late that this journal would know it (docs/protocol.md, rules JID, ONE, SOLO)."""
         return self.journal_birth is not None and issued_at >= self.journal_birth + self.clock_margin

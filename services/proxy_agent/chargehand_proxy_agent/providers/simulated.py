@@ -362,7 +362,10 @@ class SimulatedHost:
         given = {"stdout": offsets.get("stdout", 0), "stderr": offsets.get("stderr", 0)}
         watcher = provider.watch(place.host_id)
         try:
-            yield Started(self._boot_id, timedelta(seconds=max(0.0, provider.clock() - record.started_at)), existed)
+            # What is over is not said to have started, least of all on the present boot.
+            if not existed or self._is_running(place, record):
+                ago = timedelta(seconds=max(0.0, provider.clock() - record.started_at))
+                yield Started(self._boot_id, ago, existed)
             while not watcher.is_cut:
                 died_at = provider.died_at(place, record)
                 moment = min(provider.clock(), record.ends_at if died_at is None else died_at)

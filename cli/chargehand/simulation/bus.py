@@ -1,0 +1,219 @@
+"""A broker: logs in order, appended some time after they were sent and read some time after that.
+
+Owns delays, outages, and who of a group owns which partition. Delivery is at least once, like Kafka's: what was read and not
+committed is read again, and what a dead process had sent may still be appended.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+from chargehand_schemas.base import Item
+
+from .world import Action, Process, World
+
+SESSION_S = 10.0
+READ_AT_ONCE = 100
+
+
+class Place(NamedTuple):
+    topic: str
+    partition: int
+
+
+class Record(NamedTuple):
+    """An item in a log. `raw` are the bytes of a ProgressReport."""
+
+    offset: int
+    appended_s: float
+    item: Item
+    raw: bytes
+
+
+class _Sent(NamedTuple):
+    process: Process
+    generation: int
+    number: int
+    place: Place
+    items: Sequence[tuple[Item, bytes]]
+    acked: Action | None
+
+
+class Bus:
+    """All topics. `watch` is called for each record appended, in order."""
+
+    def __init__(self, world: World, partitions: int) -> None:
+        self.world, self.partitions = world, partitions
+        self.logs: dict[Place, list[Record]] = defaultdict(list)
+        self.watch: Callable[[Place, Record], None] = lambda place, record: None
+        self.down_until = 0.0
+        self.slow_until = 0.0
+        self._readers: dict[Place, list[Reader]] = defaultdict(list)
+        self._channel: dict[tuple[str, Place], float] = {}
+        self._acks: dict[tuple[str, Place], float] = {}
+        self._sent: dict[str, int] = defaultdict(int)
+        self._lost_from: dict[tuple[str, int], int] = {}
+
+    @property
+    def is_down(self) -> bool:
+        return self.world.now < self.down_until
+
+    def latency(self) -> float:
+        most = 2.0 if self.world.now < self.slow_until else 0.004
+        return self.world.between(0.0005, most)
+
+    # --- writing
+
+    def send(
+        self, process: Process, place: Place, items: Sequence[tuple[Item, bytes]], acked: Action | None = None
+    ) -> None:
+        """Append, later; what one process sends to one partition stays in order. `acked` if the process is still there."""
+        self._sent[process.name] += 1
+        sent = _Sent(process, process.generation, self._sent[process.name], place, items, acked)
+        self._carry(sent, self.latency())
+
+    def _carry(self, sent: _Sent, delay_s: float) -> None:
+        channel = (sent.process.name, sent.place)
+        at = max(self.world.now + delay_s, self._channel.get(channel, 0.0), self.down_until)
+        self._channel[channel] = at
+        self.world.after(at - self.world.now, lambda: self._arrive(sent))
+
+    def _arrive(self, sent: _Sent) -> None:
+        if sent.generation != sent.process.generation and self._is_lost(sent):
+            return
+        if self.is_down:
+            self._carry(sent, self.latency())
+            return
+        self.append(sent.place, sent.items)
+        if sent.acked is not None and sent.generation == sent.process.generation:
+            # Acknowledged in order, as it was appended.
+            channel = (sent.process.name, sent.place)
+            at = max(self.world.now + self.latency(), self._acks.get(channel, 0.0))
+            self._acks[channel] = at
+            sent.process.after(at - self.world.now, sent.acked)
+
+    def _is_lost(self, sent: _Sent) -> bool:
+        """What was on the wire when its sender died arrives up to some record, and not beyond."""
+        key = (sent.process.name, sent.generation)
+        if key not in self._lost_from:
+            self._lost_from[key] = sent.number + int(self.world.between(0, 3))
+        return sent.number >= self._lost_from[key]
+
+    def append(self, place: Place, items: Sequence[tuple[Item, bytes]]) -> None:
+        log = self.logs[place]
+        for item, raw in items:
+            record = Record(len(log), self.world.now, item, raw)
+            log.append(record)
+            self.world.mark(item.id.bytes)
+            self.watch(place, record)
+        for reader in self._readers[place]:
+            reader.wake()
+
+    # --- reading
+
+    def end(self, place: Place) -> int:
+        return len(self.logs[place])
+
+    def readers(self) -> list[Reader]:
+        return [reader for place in sorted(self._readers) for reader in self._readers[place]]
+
+    def open(self, reader: Reader) -> None:
+        self._readers[reader.place].append(reader)
+        reader.wake()
+
+    def close(self, reader: Reader) -> None:
+        if reader in self._readers[reader.place]:
+            self._readers[reader.place].remove(reader)
+        reader.is_open = False
+
+
+class Reader:
+    """One process reading one partition from a position on. `take` gets records in order."""
+
+    def __init__(
+        self, bus: Bus, process: Process, place: Place, position: int, take: Callable[[Sequence[Record]], None]
+    ) -> None:
+        self.bus, self.process, self.place, self.position, self.take = bus, process, place, position, take
+        self.is_open = True
+        self.lags_until = 0.0
+        self._is_coming = False
+
+    def wake(self) -> None:
+        if not self._is_coming and self.position < self.bus.end(self.place):
+            self._is_coming = True
+            world = self.bus.world
+            at = max(world.now + self.bus.latency(), self.lags_until, self.bus.down_until)
+            self.process.after(at - world.now, self._fetch)
+
+    def _fetch(self) -> None:
+        self._is_coming = False
+        if not self.is_open:
+            return
+        if not self.bus.is_down:
+            log = self.bus.logs[self.place]
+            most = self.position + self.bus.world.random.randint(1, READ_AT_ONCE)
+            records = log[self.position : most]
+            self.position += len(records)
+            self.take(records)
+        self.wake()
+
+
+class Group:
+    """Members of a consumer group and what each owns: given anew when one comes, goes, or was not heard for a session."""
+
+    def __init__(self, world: World, partitions: int) -> None:
+        self.world, self.partitions = world, partitions
+        self.members: list[Member] = []
+        self.committed: dict[int, int] = defaultdict(int)
+
+    def join(self, member: Member) -> None:
+        if member not in self.members:
+            self.members.append(member)
+        self.world.after(0.05, self._assign)
+
+    def lose(self, member: Member) -> None:
+        """It was killed or stands still: the broker sees that when its session is over."""
+        generation, died = member.process.generation, member.process.crashed_at
+        self.world.after(SESSION_S, lambda: self._time_out(member, generation, died))
+
+    def leave(self, member: Member) -> None:
+        if member in self.members:
+            self.members.remove(member)
+            member.owned = []
+            self._assign()
+
+    def _time_out(self, member: Member, generation: int, died: float) -> None:
+        process = member.process
+        is_back = process.is_alive and not process.is_stopped and process.generation != generation
+        is_the_same = process.crashed_at == died
+        if not is_back and is_the_same and member in self.members and (not process.is_alive or process.is_stopped):
+            self.members.remove(member)
+            member.offer([])
+            self._assign()
+
+    def _assign(self) -> None:
+        shares: list[list[int]] = [[] for _ in self.members]
+        for number in range(self.partitions):
+            if shares:
+                shares[number % len(shares)].append(number)
+        for member, share in zip(self.members, shares, strict=True):
+            member.offer(share)
+
+
+class Member:
+    """One process in a group. `assigned` is told what it owns now, when it hears of it."""
+
+    def __init__(self, group: Group, process: Process, assigned: Callable[[list[int]], None]) -> None:
+        self.group, self.process, self._assigned = group, process, assigned
+        self.owned: list[int] = []
+
+    def offer(self, share: list[int]) -> None:
+        """Every rebalance takes everything away and gives it anew, to all members (the eager protocol)."""
+        self.owned = share
+        self.process.after(0.01, lambda: self._assigned(list(share)))
+
+    def forget(self) -> None:
+        """Its process was killed; the broker does not know that yet."""
+        self.owned = []

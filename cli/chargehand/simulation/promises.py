@@ -1,0 +1,167 @@
+"""What must never happen, judged the moment it does: by the hosts themselves and by each record as it is appended.
+
+Owns the judgement with the truth at hand; chargehand.checker judges the recorded topics alone, afterwards.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from datetime import datetime, timedelta
+from uuid import UUID
+
+from chargehand_schemas.base import Item
+from chargehand_schemas.dispatch import AttemptDue, JobTaskEnded, JobTaskStatusChanged
+from chargehand_schemas.execution import AttemptEnded, AttemptNeverStarted
+from chargehand_schemas.hosts import HostCheckedIn
+from chargehand_schemas.planning import JobInvocationScheduled
+from chargehand_schemas.properties import ExecutionProperties
+from chargehand_schemas.reasons import JobTaskStatus, Reason
+from chargehand_schemas.topics import DISPATCH_EVENTS
+
+HEARD_AFTER = timedelta(seconds=200)
+"""Longer than any reader lags or the broker is away: by then a record has been read."""
+
+_FREES_SLOT = frozenset({JobTaskStatus.WAITING, JobTaskStatus.WAITING_FOR_CHECK_IN})
+Attempt = tuple[UUID, int]
+
+
+class BrokenPromise(Exception):
+    """A promise did not hold."""
+
+    def __init__(self, promise: str, subject: object, detail: str) -> None:
+        self.promise, self.subject, self.detail = promise, str(subject), detail
+        super().__init__(f"{promise}: {subject}: {detail}")
+
+
+class Promises:
+    """The hosts' truth and the dispatcher's word, side by side."""
+
+    def __init__(self, margin: timedelta) -> None:
+        self.margin_s = margin.total_seconds()
+        self.running: dict[UUID, set[int]] = defaultdict(set)
+        self.started_once: set[Attempt] = set()
+        self.exits: dict[UUID, dict[int, int]] = defaultdict(dict)
+        self.verdicts: dict[UUID, JobTaskEnded] = {}
+        self.held: dict[UUID, dict[UUID, int]] = defaultdict(dict)
+        self._properties: dict[UUID, ExecutionProperties] = {}
+        self._tries: dict[UUID, tuple[int, datetime]] = {}
+        self._succeeded: dict[UUID, datetime] = {}
+        self._check_ins: dict[UUID, datetime] = {}
+        self._waits_for: dict[UUID, AttemptDue] = {}
+        self._last_due: dict[UUID, AttemptDue] = {}
+        self._never: set[Attempt] = set()
+        self._heard: set[UUID] = set()
+
+    # --- on the hosts
+
+    def started(self, job_task_id: UUID, attempt: int) -> None:
+        """`started` was taken."""
+        key = (job_task_id, attempt)
+        if key in self.started_once:
+            raise BrokenPromise("no doubled run", f"{job_task_id}/{attempt}", "started twice")
+        if key in self._never:
+            raise BrokenPromise(
+                "no doubled run", f"{job_task_id}/{attempt}", "started after it was said that it never would"
+            )
+        if self.running[job_task_id]:
+            raise BrokenPromise(
+                "two at once", f"{job_task_id}/{attempt}", f"beside {sorted(self.running[job_task_id])}"
+            )
+        if job_task_id in self.verdicts:
+            raise BrokenPromise("nothing after the verdict", f"{job_task_id}/{attempt}", "started after the verdict")
+        self.started_once.add(key)
+        self.running[job_task_id].add(attempt)
+
+    def stopped(self, job_task_id: UUID, attempt: int) -> None:
+        """It runs no more."""
+        self.running[job_task_id].discard(attempt)
+
+    # --- in the topics
+
+    def watch(self, topic: str, item: Item, now: datetime) -> None:
+        """A record was appended. A repeat is no news, unless it says something else."""
+        if isinstance(item, AttemptNeverStarted):
+            self._hear_never(item)
+        elif isinstance(item, JobInvocationScheduled):
+            self._properties[item.job_invocation_id] = item.properties
+        elif isinstance(item, AttemptEnded) and item.exit_status == 0:
+            self._succeeded.setdefault(item.job_task_id, now)
+        elif isinstance(item, HostCheckedIn):
+            self._check_ins[item.host_id] = item.checked_in_at
+        if topic != DISPATCH_EVENTS.name:
+            return
+        if isinstance(item, JobTaskEnded):
+            self._hear_verdict(item)
+        if item.id in self._heard:
+            return
+        self._heard.add(item.id)
+        if isinstance(item, AttemptDue):
+            self._hear_due(item)
+        elif isinstance(item, JobTaskStatusChanged) and item.status in _FREES_SLOT:
+            if item.status is JobTaskStatus.WAITING_FOR_CHECK_IN and item.job_task_id in self._last_due:
+                self._waits_for[item.job_task_id] = self._last_due[item.job_task_id]
+            self._hear_free(item.job_invocation_id, item.job_task_id, item.status.value)
+
+    def _hear_never(self, item: AttemptNeverStarted) -> None:
+        key = (item.job_task_id, item.attempt)
+        if key in self.started_once:
+            raise BrokenPromise("truth", f"{key[0]}/{key[1]}", "it ran, and is said never to have started")
+        self._never.add(key)
+
+    def _hear_verdict(self, item: JobTaskEnded) -> None:
+        known = self.verdicts.get(item.job_task_id)
+        if known is None:
+            self.verdicts[item.job_task_id] = item
+            self._hear_free(item.job_invocation_id, item.job_task_id, item.status.value)
+            self._is_true(item)
+        elif (known.status, known.reason, known.exit_status) != (item.status, item.reason, item.exit_status):
+            raise BrokenPromise("one verdict", item.job_task_id, f"{_word(known)}, and then {_word(item)}")
+
+    def _is_true(self, item: JobTaskEnded) -> None:
+        exits = self.exits[item.job_task_id].values()
+        if item.status is JobTaskStatus.SUCCEEDED and 0 not in exits:
+            raise BrokenPromise("truth", item.job_task_id, "said to have succeeded, and no attempt exited with 0")
+        if item.reason is Reason.NOT_PICKED_UP:
+            self._was_not_picked_up(item)
+        if item.reason is Reason.EXIT_STATUS and item.exit_status not in exits:
+            raise BrokenPromise("truth", item.job_task_id, f"no attempt exited with {item.exit_status}")
+
+    def _was_not_picked_up(self, item: JobTaskEnded) -> None:
+        """Rules TRY, PICK and CHK: not before time_to_pickup, and not for want of a check-in that was there."""
+        _, first = self._tries.get(item.job_task_id, (0, item.time))
+        interval = self._properties[item.job_invocation_id].time_to_pickup
+        if item.time < first + interval:
+            raise BrokenPromise(
+                "tries", item.job_task_id, f"not picked up {item.time - first} after its first dispatch"
+            )
+        due, at = self._waits_for.get(item.job_task_id), self._check_ins.get(item.host_id)
+        if due is not None and at is not None and at >= due.issued_at and item.time > at + HEARD_AFTER:
+            raise BrokenPromise("no lost job", item.job_task_id, f"not tried though its host checked in at {at}")
+
+    def _hear_due(self, item: AttemptDue) -> None:
+        self._last_due[item.job_task_id] = item
+        self._waits_for.pop(item.job_task_id, None)
+        if self._tries.get(item.job_task_id, (-1, item.time))[0] != item.tried:
+            self._tries[item.job_task_id] = (item.tried, item.issued_at)
+        done = self._succeeded.get(item.job_task_id)
+        if done is not None and item.issued_at > done + HEARD_AFTER:
+            raise BrokenPromise(
+                "truth", item.job_task_id, f"attempt {item.attempt} dispatched, one had succeeded at {done}"
+            )
+        held = self.held[item.job_invocation_id]
+        held[item.job_task_id] = item.attempt
+        properties = self._properties.get(item.job_invocation_id)
+        limit = properties.concurrency if properties is not None else None
+        if limit is not None and len(held) > limit:
+            raise BrokenPromise("limits", item.job_task_id, f"{len(held)} slots held, limit {limit}")
+        if item.job_task_id in self.verdicts:
+            raise BrokenPromise("nothing after the verdict", item.job_task_id, f"attempt {item.attempt} dispatched")
+
+    def _hear_free(self, job_invocation_id: UUID, job_task_id: UUID, word: str) -> None:
+        self.held[job_invocation_id].pop(job_task_id, None)
+        if self.running[job_task_id]:
+            raise BrokenPromise("limits", job_task_id, f"{word}, while {sorted(self.running[job_task_id])} runs")
+
+
+def _word(item: JobTaskEnded) -> str:
+    return " ".join(str(one) for one in (item.status.value, item.reason, item.exit_status) if one is not None)
