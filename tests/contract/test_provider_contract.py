@@ -169,6 +169,15 @@ async def test_an_earlier_attempt_that_runs_fences_a_later_one(world: World) -> 
     assert outcome(await start(other, third)).stdout == b"third\n"
 
 
+async def test_a_later_attempts_tombstone_proves_nothing_on_a_host_that_booted_since(world: World) -> None:
+    """Rules FENCE and BOOT: what the boot took away may have run."""
+    connection, first = await world.open(), start_order("echo first")
+    await start(connection, replace(first, attempt=2, earlier=(1,), unknown=(1,)))
+    assert await look(connection, look_order(first)) == [NeverStarted("tombstone")]
+    since = look_order(first, issued_ago=timedelta(days=100 * 365))
+    assert isinstance((await look(connection, since))[-1], Interrupted)
+
+
 async def test_an_earlier_end_that_nobody_knows_of_fences_too(world: World) -> None:
     """Rule FENCE."""
     connection, first = await world.open(), start_order("exit 1")

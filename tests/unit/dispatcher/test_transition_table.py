@@ -356,6 +356,15 @@ def test_a_halted_rolling_job_ends_what_waits_and_nothing_that_runs() -> None:
     assert step(RUNNING, Halted("host 7"), at()).job_task is RUNNING
 
 
+def test_what_comes_back_to_a_halted_job_is_not_tried_again() -> None:
+    """Its own failure when it was tried, halted when it never started: nothing would ever claim it."""
+    halted = at(is_halted=True, tries=3, retry_interval=S, wait_for_check_in=True, single=True)
+    assert verdict(step(RUNNING, ended(1), halted)) == (JobTaskStatus.FAILED, Reason.EXIT_STATUS)
+    assert verdict(step(RUNNING, never(), halted)) == (JobTaskStatus.FAILED, Reason.HALTED)
+    release = released(ReleaseReason.COULD_NOT_CONNECT, proof=True)
+    assert verdict(step(ACCEPTED, release, halted)) == (JobTaskStatus.FAILED, Reason.COULD_NOT_CONNECT)
+
+
 def test_a_claim_after_start_before_is_a_verdict_and_no_start() -> None:
     decision = step(WAITING, Claimed(), at(5, start_before=NOON + 4 * S))
     assert verdict(decision) == (JobTaskStatus.FAILED, Reason.NOT_PICKED_UP)

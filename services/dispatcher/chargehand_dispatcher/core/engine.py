@@ -273,6 +273,7 @@ class Desk:
             has_single_agent=job_task.proxy in around.single_agent_proxies,
             heard_at=around.heard.get((job_task.job_task_id, job_task.attempt, job_task.proxy)),
             start_before=invocation.start_before,
+            is_halted=invocation.is_halted,
         )
 
     def look_at_invocation(self, job_invocation_id: UUID) -> None:

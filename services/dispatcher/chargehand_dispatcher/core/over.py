@@ -81,7 +81,7 @@ def over(job_task: JobTask, outcome: Outcome, at: Circumstances) -> Decision:
             return _verdict(job_task, JobTaskStatus.CANCELLED, Reason.CANCELLED, outcome, at.now)
         case How.NEVER_STARTED:
             return _never_started(job_task, outcome, at)
-        case How.COULD_NOT_CONNECT if at.properties.wait_for_check_in:
+        case How.COULD_NOT_CONNECT if at.properties.wait_for_check_in and not at.is_halted:
             return _wait_for_check_in(job_task, outcome, at)
         case _:
             return _try_again_or_fail(job_task, outcome, at)
@@ -119,6 +119,8 @@ def _never_started(job_task: JobTask, outcome: Outcome, at: Circumstances) -> De
     """Rules TRY and PICK: no try, no retry_interval; but not for ever, and not in a busy loop."""
     if is_pickup_over(job_task, at):
         return _verdict(job_task, JobTaskStatus.FAILED, Reason.NOT_PICKED_UP, outcome, at.now)
+    if at.is_halted:
+        return _verdict(job_task, JobTaskStatus.FAILED, Reason.HALTED, outcome, at.now)
     count = job_task.unstarted + 1
     waiting = replace(job_task, unstarted=count, due_at=at.now + unstarted_wait(count, at))
     return Decision(waiting, (status_changed(waiting, at.now, Reason.NOT_PICKED_UP),))
@@ -153,7 +155,7 @@ def has_checked_in(job_task: JobTask, at: Circumstances) -> bool:
 def _try_again_or_fail(job_task: JobTask, outcome: Outcome, at: Circumstances) -> Decision:
     reason = _REASONS[outcome.how]
     tried = replace(job_task, tried=job_task.tried + 1)
-    if tried.tried >= at.properties.tries or reason not in at.properties.retry_on:
+    if at.is_halted or tried.tried >= at.properties.tries or reason not in at.properties.retry_on:
         return _failed(tried, outcome, at.now)
     waiting = replace(tried, due_at=at.now + at.properties.retry_interval, first_dispatched_at=None, unstarted=0)
     return Decision(waiting, (status_changed(waiting, at.now, reason),))

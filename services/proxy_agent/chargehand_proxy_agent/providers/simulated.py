@@ -57,7 +57,8 @@ class Place(NamedTuple):
 
 @dataclass(slots=True)
 class Record:
-    """What a directory holds: a tombstone (no behaviour), or an attempt that was started, and who ended it when."""
+    """What a directory holds: a tombstone (no behaviour), or an attempt that was started, and who ended it when.
+    `is_closed`: a tombstone that a later attempt has made."""
 
     behaviour: Behaviour | None
     name: str = ""
@@ -66,6 +67,7 @@ class Record:
     boot: int = 0
     cancelled_at: float | None = None
     was_cut: bool = False
+    is_closed: bool = False
 
     @property
     def ends_at(self) -> float:
@@ -160,10 +162,10 @@ class SimulatedProvider:
         later = boots[record.boot] if len(boots) > record.boot else None
         return later if later is not None and later < record.ends_at else None
 
-    def bury(self, place: Place) -> None:
-        """Take the lock with a tombstone."""
-        self._append("t", *place)
-        self._records[place] = Record(None)
+    def bury(self, place: Place, *, for_later: bool = False) -> None:
+        """Take the lock with a tombstone; `for_later`: so that a later attempt may start."""
+        self._append("l" if for_later else "t", *place)
+        self._records[place] = Record(None, is_closed=for_later)
 
     def begin(self, place: Place, behaviour: Behaviour, name: str, lasts_at_most: timedelta) -> Record:
         """The point of no return: written before the attempt exists."""
@@ -223,8 +225,8 @@ class SimulatedProvider:
                 if self.clock() - started_at < KEPT_FOR_S and number in behaviours:
                     place = Place(host_id, path, attempt)
                     self._records[place] = Record(behaviours[number], name, started_at, limit_at, boot)
-            case ["t", host_id, path, attempt]:
-                self._records[Place(host_id, path, attempt)] = Record(None)
+            case ["t" | "l" as kind, host_id, path, attempt]:
+                self._records[Place(host_id, path, attempt)] = Record(None, is_closed=kind == "l")
             case ["c", host_id, path, attempt, at]:
                 record = self._records.get(Place(host_id, path, attempt))
                 if record is not None:
@@ -297,10 +299,10 @@ class SimulatedHost:
         """The truth about an attempt; a lock that nobody took is taken."""
         place = Place(self._target.host_id, order.lock_path, order.attempt)
         record = self._provider.find(place)
+        if (record is None or record.is_closed) and self._has_rebooted(order):
+            yield Interrupted("booted since it was issued, and nothing of it is left", self._boot_id)
+            return
         if record is None:
-            if self._has_rebooted(order):
-                yield Interrupted("booted since it was issued, and nothing of it is left", self._boot_id)
-                return
             self._provider.bury(place)
             yield NeverStarted("tombstone")
             return
@@ -332,7 +334,7 @@ class SimulatedHost:
             earlier = place._replace(attempt=number_)
             record = self._provider.find(earlier)
             if record is None:
-                self._provider.bury(earlier)
+                self._provider.bury(earlier, for_later=True)
             elif record.behaviour is not None and (self._is_running(earlier, record) or number_ in order.unknown):
                 return NeverStarted("fenced", number_)
         return NeverStarted("late") if order.not_after_in <= timedelta(0) else None

@@ -8,7 +8,8 @@
 #            either starts the script (first line `started`) or makes sure that nobody ever does (first line `tombstone`).
 #            Lines are only appended, and of each kind the first whole one counts:
 #              started BOOT SUPERVISOR BEGAN LIMIT   (boot id, pid, uptimes in 1/100 s)
-#              tombstone WHY BY                      (tombstone, late, fenced; the attempt that fenced it or -)
+#              tombstone WHY BY                      (tombstone, late, fenced; the attempt that fenced it, `later`
+#                                                     for one that a later attempt closed, or -)
 #              pid PID BORN                          (leader of the script's session and its start time)
 #              timed_out, cancelled                  (who began to end it)
 #              ended STATUS SIGNAL CAUSE RAN AT .    (exit status or -, number or -; 1/100 s)
@@ -328,7 +329,7 @@ fence() {
     for before in $earlier; do
         name=$task.$before mark=$before/$task fenced=
         settle "$name"
-        [ $state != absent ] || claim "$name" 'tombstone tombstone -' || settle "$name"
+        [ $state != absent ] || claim "$name" 'tombstone tombstone later' || settle "$name"
         case $state in
         ended | empty) is_unknown && fenced=yes ;;
         started) { is_unknown || is_running; } && fenced=yes ;;
@@ -534,7 +535,7 @@ look() {
 }
 # What the record says, to the end.
 report() {
-    [ $state != tombstone ] || last never $why $fence
+    [ $state != tombstone ] || tell_never
     [ -e "$name.out" ] || printf '' >"$name.out"
     [ -e "$name.err" ] || printf '' >"$name.err"
     exec 5<"$name.out" 6<"$name.err"
@@ -550,6 +551,12 @@ report() {
     [ $state != empty ] || last interrupted $lengths "its record is empty: the disk was full or the power went when it was made"
     [ "$record_boot" = "$boot" ] || last interrupted $lengths "the host booted while it ran: the boot id was $record_boot"
     last interrupted $lengths "its processes are gone without an exit record"
+}
+# What a later attempt has closed may have run, if the host has booted since: the boot can have taken its record away.
+tell_never() {
+    [ "$fence" = later ] || last never $why $fence
+    [ -z "${rebooted-}" ] || last interrupted 0 0 "the host booted after the attempt was issued, and a later attempt has closed it"
+    last never $why -
 }
 # It runs: follow it until it does not.
 attend() {
