@@ -24,10 +24,12 @@ _ROWS: dict[str, Row] = {
     "event": ("groups:event", "Read the events themselves."),
     "up": ("up:up", "Start everything on this machine."),
     "down": ("up:down", "Stop what `up` started."),
+    "repair": ("repair:repair", "Go on after Kafka has lost messages."),
     "status": ("status:status", "Say what runs, and which server a command would talk to."),
     "open": ("status:open_", "Log the browser in."),
     "demo": ("demo:demo", "Show it at work on hosts made for the purpose."),
     "run": ("run:run", "Run one service in the foreground."),
+    "simulate": ("simulate:simulate", "Try the rules on simulated hosts, with faults."),
     "config": ("groups:config", "Show the settings in force."),
     "completion": ("completion:completion", "Print the completion script of a shell."),
 }

@@ -82,13 +82,15 @@ class SimulatedJournal:
         self.entries: dict[AttemptId, Entry] = {}
 
     def write(self, entry: Entry) -> None:
-        # As read back: the script is not kept, and an order is only good for looking.
-        order = entry.order
-        if not isinstance(order, ResumeProxyCommand):
-            order = ResumeProxyCommand.model_construct(
-                **{name: getattr(order, name) for name in ProxyCommand.model_fields}, asked=1
-            )
-        self.entries[entry.id] = entry._replace(order=order)
+        self.entries[entry.id] = entry
+
+    def find(self, attempt: AttemptId) -> Entry | None:
+        """As read back: the script was not kept, and the order is only good for looking."""
+        entry = self.entries.get(attempt)
+        if entry is None or isinstance(entry.order, ResumeProxyCommand):
+            return entry
+        fields = {name: getattr(entry.order, name) for name in ProxyCommand.model_fields}
+        return entry._replace(order=ResumeProxyCommand.model_construct(**fields, asked=1))
 
 
 class SimulatedAgent(Process):
@@ -323,7 +325,7 @@ class _Live:
         agent = self._agent
         self._taken = self._taken or taken
         if self.state is None:
-            known = agent.journal.entries.get(self.id)
+            known = agent.journal.find(self.id)
             self.state = None if known is None else rules.restored(known)
         self.state, effects = rules.step(self.state, event, agent.clock(), agent.current_facts())
         self._effects.extend(effects)
@@ -425,7 +427,7 @@ class _Visit:
         self.agent, self.live, self.number = agent, live, number
         self.is_open = True
         self.was_sent = False
-        self._uptime_s = 0.0
+        self._uptime_s, self._boot = 0.0, -1
         self._comes_at = 0.0
         self._generation = agent.generation
         assert live.state is not None  # noqa: S101 (it asked for the visit)
@@ -439,7 +441,7 @@ class _Visit:
         if not self.host.is_reachable:
             self.agent.after(self.agent.world.between(0.01, CONNECT_TIMEOUT_S), self._time_out)
             return
-        self._uptime_s = self.host.uptime_s
+        self._uptime_s, self._boot = self.host.uptime_s, self.host.boot
         self.host.connected(self._cut)
         self.live.give(Connected(self.number))
 
@@ -469,9 +471,10 @@ class _Visit:
         now, world = agent.clock(), agent.world
         watch = Watch(self.number, self._see, look.offsets.stdout if look is not None else 0)
         if look is not None:
-            name, ago = Name(self.order.lock_path, self.order.attempt), now - self.order.issued_at
+            name = Name(self.order.lock_path, self.order.attempt)
+            since_issue = (now - self.order.issued_at, self._uptime_s)
             task, is_cancel = self.order.job_task_id, look.is_cancel
-            self._deliver(lambda: self.host.look(task, name, ago, watch, is_cancel=is_cancel))
+            self._deliver(lambda: self.host.look(task, name, since_issue, watch, is_cancel=is_cancel))
             return
         terms = rules.start_terms(state, now)
         if terms is None or not rules.may_start(state, now, agent.current_facts()):
@@ -483,7 +486,7 @@ class _Visit:
     def _deliver(self, arrive: Action) -> None:
         self.was_sent = True
         world, host = self.agent.world, self.host
-        boot = host.boot
+        boot = self._boot
         is_stuck = world.chance(0.03)
         delay_s = world.between(0.0, 60.0) if is_stuck else world.between(0.001, 0.02)
         # A packet in TCP outlives a short loss of the network, and its sender; not the host's boot.

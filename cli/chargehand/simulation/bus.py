@@ -84,7 +84,8 @@ class Bus:
         if sent.generation != sent.process.generation and self._is_lost(sent):
             return
         if self.is_down:
-            self._carry(sent, self.latency())
+            # A producer that was refused waits before it tries again.
+            self._carry(sent, self.down_until - self.world.now + self.world.between(0.0, 5.0))
             return
         self.append(sent.place, sent.items)
         if sent.acked is not None and sent.generation == sent.process.generation:

@@ -46,6 +46,7 @@ class SimulatedDispatcher(Process):
         self._readable_since: datetime | None = None
         self._publishing_since: float | None = None
         self._timer = 0
+        self.stands_still_for: float | None = None
         self._wakes_at = float("inf")
 
     def use(self, durable: Durable) -> None:
@@ -214,12 +215,35 @@ class SimulatedDispatcher(Process):
             self._read_log_to_its_end()
 
     def _work(self) -> int:
+        if self.stands_still_for is not None and set(self.store.owned()) == set(range(self.bus.partitions)):
+            return self._work_and_stand_still(self.stands_still_for)
         try:
             worked = self.store.work(self.around(), may_claim=not self._is_pressed())
         except LostPartition:
             return 0
         self.step()
         return worked
+
+    def _work_and_stand_still(self, for_s: float) -> int:
+        """SIGSTOP in the middle of a transaction: what was read then is written when it goes on, if the fence lets it."""
+        self.stands_still_for = None
+        read = self.durable.copy()
+        store = self.store.over(read)
+        worked = store.work(self.around(), may_claim=True)
+        self.stop(for_s)
+        self.group.lose(self.member)
+        self.after(0.0, lambda: self._commit(read, store))
+        self.after(0.0, lambda: self.group.join(self.member))
+        return worked
+
+    def _commit(self, read: Durable, store: MemoryStore) -> None:
+        try:
+            self.store.check_fence()
+        except LostPartition:
+            return
+        self.durable.become(read)
+        self.store.take_over(store)
+        self._wake()
 
     def _read_log_to_its_end(self) -> None:
         """Rule WM: stored up to an end fetched after the instant that is concluded from."""

@@ -83,7 +83,9 @@ class Host:
         self.away_until = 0.0
         self.full_until = 0.0
         self.directories: dict[Name, Directory] = {}
+        self.at_arrival: list[Callable[[], None]] = []
         self.job: Callable[[UUID, int], Job] = lambda job_task_id, attempt: Job(1.0, 0, b"")
+        self.at_start: list[Callable[[], None]] = []
         self._cut: list[Callable[[], None]] = []
 
     # --- what befalls it
@@ -121,6 +123,10 @@ class Host:
         for one in cut:
             one()
 
+    def arm(self, fault: Callable[[], None]) -> None:
+        """A fault that comes when the next attempt is started here."""
+        self.at_start.append(fault)
+
     def connected(self, when_cut: Callable[[], None]) -> None:
         self._cut.append(when_cut)
 
@@ -135,8 +141,11 @@ class Host:
 
     def start(self, job_task_id: UUID, terms: StartTerms, uptime_s: float, watch: Watch) -> None:
         """The order has arrived. `uptime_s` was read on this connection before it was sent (rule HDL)."""
+        befalling, self.at_arrival = self.at_arrival, []
+        for fault in befalling:
+            fault()
         name = Name(terms.run.lock_path, terms.run.attempt)
-        if self._has_booted_since(terms.issued_ago):
+        if self._has_booted_since(terms.issued_ago, uptime_s):
             watch.see(RefusalSeen(watch.visit, "rebooted", "booted since it was issued"))
         elif name in self.directories:
             self._follow(name, watch, is_cancel=False)
@@ -147,9 +156,9 @@ class Host:
             deadline_s = uptime_s + terms.not_after_in.total_seconds()
             self._step(lambda: self._fence(name, terms, deadline_s, watch))
 
-    def _has_booted_since(self, issued_ago: timedelta) -> bool:
-        """Rule BOOT, by the host's uptime alone."""
-        return self.uptime_s < issued_ago.total_seconds() + self.promises.margin_s
+    def _has_booted_since(self, issued_ago: timedelta, uptime_s: float) -> bool:
+        """Rule BOOT, by the uptime that was read on the connection."""
+        return uptime_s < issued_ago.total_seconds() + self.promises.margin_s
 
     def _fence(self, name: Name, terms: StartTerms, deadline_s: float, watch: Watch) -> None:
         """Rule FENCE: earlier attempts that left no directory never will; one that runs, or ended unseen, is followed."""
@@ -201,7 +210,10 @@ class Host:
         directory.ends_at = self.world.now + min(job.lasts_s, most_s)
         self.world.mark(name.path.encode())
         self.world.tell(f"host {self.name} starts {_short(directory, name)}")
-        self.promises.started(directory.job_task_id, name.attempt)
+        self.promises.started(directory.job_task_id, name.attempt, self.world.instant())
+        befalling, self.at_start = self.at_start, []
+        for fault in befalling:
+            fault()
         boot = self.boot
         lasts_s = directory.ends_at - self.world.now
         if len(job.prints) > 1:
@@ -222,13 +234,17 @@ class Host:
 
     # --- looking
 
-    def look(self, job_task_id: UUID, name: Name, issued_ago: timedelta, watch: Watch, *, is_cancel: bool) -> None:
-        """Say what is true of the attempt; a lock that nobody took is taken (rule TOMB)."""
+    def look(
+        self, job_task_id: UUID, name: Name, since_issue: tuple[timedelta, float], watch: Watch, *, is_cancel: bool
+    ) -> None:
+        """Say what is true of the attempt; a lock that nobody took is taken (rule TOMB). `since_issue`: how long ago it was
+        issued when this was sent, and the uptime then."""
+        has_booted = self._has_booted_since(*since_issue)
         directory = self.directories.get(name)
         is_trace = directory is not None and not directory.is_superseded
-        if directory is not None and (is_trace or not self._has_booted_since(issued_ago)):
+        if directory is not None and (is_trace or not has_booted):
             self._follow(name, watch, is_cancel=is_cancel)
-        elif self._has_booted_since(issued_ago):
+        elif has_booted:
             # A later attempt's tombstone says nothing of what the boot may have taken away.
             watch.see(InterruptionSeen(watch.visit, "booted since it was issued", self._boot_id))
         else:

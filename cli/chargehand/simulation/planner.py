@@ -50,6 +50,7 @@ class PlannerStore:
 
     invocations: dict[UUID, JobInvocation] = field(default_factory=dict)
     hosts: dict[UUID, tuple[UUID, ...]] = field(default_factory=dict)
+    targeted: dict[UUID, frozenset[UUID]] = field(default_factory=dict)
     plans: dict[UUID, dict[int, JobTasksPlanned]] = field(default_factory=dict)
     bindings: dict[UUID, list[Binding]] = field(default_factory=dict)
     places: dict[UUID, int] = field(default_factory=dict)
@@ -105,6 +106,7 @@ class SimulatedPlanner(Process):
             raise ValueError(decided.detail)
         self.store.places[job_invocation_id] = place
         self.store.hosts[job_invocation_id] = tuple(hosts)
+        self.store.targeted[job_invocation_id] = frozenset(hosts)
         self._append(decided.appends)
         self._relay()
 
@@ -183,7 +185,7 @@ class SimulatedPlanner(Process):
         facts = AttemptFacts(
             invocation=store.invocations.get(due.job_invocation_id),
             host=self.hosts.get(due.host_id),
-            is_targeted=due.host_id in store.hosts.get(due.job_invocation_id, ()),
+            is_targeted=due.host_id in store.targeted.get(due.job_invocation_id, ()),
             principal=Person("simulation", ADMINISTRATOR),
             bindings=store.bindings.get(due.job_task_id, ()),
             proxies={PROXY: Proxy(PROXY, True, frozenset({PROVIDER}))},

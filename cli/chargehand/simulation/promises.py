@@ -49,12 +49,13 @@ class Promises:
         self._check_ins: dict[UUID, datetime] = {}
         self._waits_for: dict[UUID, AttemptDue] = {}
         self._last_due: dict[UUID, AttemptDue] = {}
+        self._dues: dict[Attempt, AttemptDue] = {}
         self._never: set[Attempt] = set()
         self._heard: set[UUID] = set()
 
     # --- on the hosts
 
-    def started(self, job_task_id: UUID, attempt: int) -> None:
+    def started(self, job_task_id: UUID, attempt: int, now: datetime) -> None:
         """`started` was taken."""
         key = (job_task_id, attempt)
         if key in self.started_once:
@@ -69,6 +70,13 @@ class Promises:
             )
         if job_task_id in self.verdicts:
             raise BrokenPromise("nothing after the verdict", f"{job_task_id}/{attempt}", "started after the verdict")
+        due = self._dues.get(key)
+        if due is not None and now > due.not_after + timedelta(seconds=self.margin_s):
+            raise BrokenPromise("limits", f"{job_task_id}/{attempt}", f"started at {now}, not after {due.not_after}")
+        earlier = sum((job_task_id, number) in self.started_once for number in range(1, attempt))
+        if due is not None and due.tried < earlier:
+            detail = f"started after {earlier} attempts that had started, of which {due.tried} were counted as tries"
+            raise BrokenPromise("no doubled run", f"{job_task_id}/{attempt}", detail)
         self.started_once.add(key)
         self.running[job_task_id].add(attempt)
 
@@ -140,6 +148,7 @@ class Promises:
 
     def _hear_due(self, item: AttemptDue) -> None:
         self._last_due[item.job_task_id] = item
+        self._dues[item.job_task_id, item.attempt] = item
         self._waits_for.pop(item.job_task_id, None)
         if self._tries.get(item.job_task_id, (-1, item.time))[0] != item.tried:
             self._tries[item.job_task_id] = (item.tried, item.issued_at)

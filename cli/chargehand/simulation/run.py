@@ -15,6 +15,7 @@ from chargehand_reporter.core.output import Chunk, Omission, Piece, StreamState,
 from chargehand_reporter.core.read_model import ReadModel, Said
 from chargehand_schemas.execution import AttemptEnded
 from chargehand_schemas.progress import OutputOmitted, ProgressReport
+from chargehand_schemas.proxy_commands import RunProxyCommand
 from chargehand_schemas.reasons import Role, Stream
 from chargehand_schemas.topics import (
     DISPATCH_EVENTS,
@@ -36,8 +37,12 @@ from .store import Durable
 from .world import Process, World
 
 PARTITIONS = 2
+_BY_REPORTED_TIMES = frozenset({"due times", "two at once", "nothing after the verdict"})
+"""Judged by the hosts themselves in promises.py, which need no report."""
 LONGEST_S = 4 * 3600.0
+PATIENCE_S = 900.0
 _RECORDED = (PLANNING_EVENTS.name, DISPATCH_EVENTS.name, EXECUTION_EVENTS.name, PROGRESS_REPORTS.name)
+_MOST_TELLING = (EXECUTION_EVENTS.name, PROXY_COMMANDS.of(PROXY))
 _ROLES = {
     PLANNING_EVENTS.name: (Role.PLANNER, ""),
     DISPATCH_EVENTS.name: (Role.DISPATCHER, ""),
@@ -94,6 +99,8 @@ class _Run:
         self.ids: list[UUID] = []
         self.job_tasks = 0
         self.left = len(scenario.faults)
+        self.ended_at = 0.0
+        self.at_command: list[Callable[[], None]] = []
 
     # --- the run
 
@@ -135,7 +142,10 @@ class _Run:
         if self.left or len(self.ids) < len(self.scenario.invocations):
             return False
         invocations = self.planner.store.invocations
-        return all(invocations[one].state.value == "ended" for one in self.ids) and self._is_quiet()
+        if not all(invocations[one].state.value == "ended" for one in self.ids):
+            self.ended_at = self.world.now
+            return False
+        return self._is_quiet() or self.world.now > self.ended_at + PATIENCE_S
 
     def _is_quiet(self) -> bool:
         """Nobody has an attempt in hand: what was left to say is said."""
@@ -170,6 +180,10 @@ class _Run:
             self.world.tell(
                 f"{place.topic.removeprefix('chargehand.')}/{place.partition}@{record.offset} {_words(record)}"
             )
+        if isinstance(record.item, RunProxyCommand):
+            befalling, self.at_command = self.at_command, []
+            for befall in befalling:
+                befall()
         self.promises.watch(place.topic, record.item, self.world.instant())
 
     # --- faults
@@ -204,6 +218,8 @@ class _Run:
 
     def _lag(self, fault: Fault) -> None:
         readers = self.bus.readers()
+        if fault.extra < 0.6:
+            readers = [reader for reader in readers if reader.place.topic in _MOST_TELLING] or readers
         if readers:
             readers[fault.target % len(readers)].lags_until = self.world.now + fault.size
 
@@ -233,17 +249,34 @@ class _Run:
 
     def _stop(self, fault: Fault) -> None:
         process = self._process(fault)
-        process.stop(fault.size)
+        if isinstance(process, SimulatedDispatcher) and fault.extra < 0.3:
+            process.stands_still_for = fault.size
+        elif isinstance(process, SimulatedAgent) and fault.extra < 0.5:
+            host = self.hosts[fault.target // 7 % len(self.hosts)]
+            host.arm(lambda: self._stand_still(process, fault.size))
+        else:
+            self._stand_still(process, fault.size)
+
+    def _stand_still(self, process: Process, for_s: float) -> None:
+        process.stop(for_s)
         if isinstance(process, SimulatedAgent | SimulatedDispatcher) and process.is_alive:
             process.group.lose(process.member)
-            self.world.after(fault.size + 0.5, lambda: self._rejoin(process))
+            self.world.after(for_s + 0.5, lambda: self._rejoin(process))
 
     def _rejoin(self, process: SimulatedAgent | SimulatedDispatcher) -> None:
         if process.is_alive:
             process.after(0.0, lambda: process.group.join(process.member))
 
     def _outage(self, fault: Fault) -> None:
-        self.bus.down_until = max(self.bus.down_until, self.world.now + fault.size)
+        if fault.extra < 0.5:
+            # While a command is on its way to an agent, or its answer back.
+            self.at_command.append(lambda: self.world.after(fault.extra * 0.06, lambda: self._go_down(fault.size)))
+        else:
+            self._go_down(fault.size)
+
+    def _go_down(self, for_s: float) -> None:
+        self.world.tell(f"the broker is away for {for_s:.0f} s")
+        self.bus.down_until = max(self.bus.down_until, self.world.now + for_s)
 
     def _clock(self, fault: Fault) -> None:
         self._agent(fault).clock_offset_s = fault.size
@@ -257,11 +290,20 @@ class _Run:
 
     def _cut(self, fault: Fault) -> None:
         host = self._host(fault)
+        variant = fault.extra * 10 % 1
+        if variant < 0.3:
+            host.arm(lambda: self._go_away(host, fault))
+        elif variant < 0.6:
+            host.at_arrival.append(lambda: self._go_away(host, fault))
+        else:
+            self._go_away(host, fault)
+
+    def _go_away(self, host: Host, fault: Fault) -> None:
         if not fault.size:
             host.cut()
             return
         host.go_away(fault.size)
-        if fault.extra < 0.7:
+        if fault.extra < 0.7 and fault.size < LONGEST_S:
             self._check_in_later(host, fault.size)
 
     def _check_in_later(self, host: Host, after_s: float) -> None:
@@ -269,18 +311,26 @@ class _Run:
 
         def check_in() -> None:
             agents = [agent for agent in self.agents if agent.is_alive and not agent.is_stopped]
-            if not agents or not host.is_reachable:
+            is_gone = host.away_until > LONGEST_S
+            if not is_gone and not (agents and host.is_reachable):
                 self.world.after(5.0, check_in)
                 return
             self.left -= 1
-            agents[0].check_in(host)
+            if not is_gone:
+                agents[0].check_in(host)
 
         self.world.after(after_s + self.world.between(0.1, 5.0), check_in)
 
     def _reboot(self, fault: Fault) -> None:
         host = self._host(fault)
-        host.reboot(fault.size)
-        self._check_in_later(host, fault.size)
+        if fault.extra < 0.5:
+            host.arm(lambda: self.world.after(fault.extra * 2, lambda: self._power_cycle(host, fault.size)))
+        else:
+            self._power_cycle(host, fault.size)
+
+    def _power_cycle(self, host: Host, away_s: float) -> None:
+        host.reboot(away_s)
+        self._check_in_later(host, away_s)
 
     def _disk(self, fault: Fault) -> None:
         if fault.extra < 0.5:
@@ -336,7 +386,11 @@ class _Run:
             if place.topic in _RECORDED
             for record in self.bus.logs[place]
         ]
-        found = [BrokenPromise(v.promise, v.subject, v.detail) for v in check(Recording.of(entries, ended_at))]
+        found = [
+            BrokenPromise(v.promise, v.subject, v.detail)
+            for v in check(Recording.of(entries, ended_at))
+            if not (self._has_late_reports() and v.promise in _BY_REPORTED_TIMES)
+        ]
         if len(self.promises.verdicts) != self.job_tasks and not self._was_never_planned():
             found.append(
                 BrokenPromise("no lost job", "run", f"{len(self.promises.verdicts)} of {self.job_tasks} verdicts")
@@ -344,6 +398,14 @@ class _Run:
         if self.world.now >= LONGEST_S:
             found.append(BrokenPromise("no lost job", "run", f"not at rest after {LONGEST_S:.0f} s"))
         return found + self._judge_read_model() + self._judge_output()
+
+    def _has_late_reports(self) -> bool:
+        """Whether an agent may report times that are wrong: by a clock that is off, or late because it stood still."""
+        margin_s = self.promises.margin_s
+        return any(
+            fault.kind == "stop" or (fault.kind == "clock" and abs(fault.size) > margin_s)
+            for fault in self.scenario.faults
+        )
 
     def _was_never_planned(self) -> bool:
         return any(one not in self.planner.store.plans for one in self.ids)

@@ -30,12 +30,14 @@ FAULTS: dict[str, str] = {
 }
 """Kinds of faults, in words."""
 
-PROCESSES = ("agent-a", "agent-b", "dispatcher-a", "dispatcher-b", "planner")
+MOST_OF_A_PROFILE = 6
+"""So few kinds of faults are a profile: each of them happens, and often."""
 
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """What befalls whom: `target` counts processes or hosts, `size` is a duration in seconds, or a number of steps."""
+    """What befalls whom: `target` counts processes or hosts, `size` is a duration in seconds, or a number of steps. `extra`
+    chooses among variants: the time itself, or the next moment that matters after it."""
 
     at_s: float
     kind: str
@@ -88,8 +90,9 @@ def draw(seed: int, hosts: int | None = None, faults: Collection[str] = tuple(FA
         plain = Planned(0.0, 0, count, ExecutionProperties())
         return Scenario(seed, count, 1, 1, (plain,), (), 5.0)
     invocations = tuple(_invocation(random, count) for _ in range(random.choice((1, 1, 2))))
-    kinds = [kind for kind in FAULTS if kind in faults and random.random() < 0.6]
-    drawn = [_fault(random, kind) for kind in kinds for _ in range(random.randint(1, 3))]
+    is_profile = len(faults) <= MOST_OF_A_PROFILE
+    kinds = [kind for kind in FAULTS if kind in faults and (is_profile or random.random() < 0.6)]
+    drawn = [_fault(random, kind) for kind in kinds for _ in range(random.randint(1, 6 if is_profile else 4))]
     return Scenario(
         seed,
         count,
@@ -133,7 +136,7 @@ _SIZES: dict[str, Sequence[float]] = {
     "stop": (2, 15, 45, 90),
     "outage": (3, 20, 60),
     "clock": (-3, 3, -60, 20, 60),
-    "cut": (0, 5, 60, 200),
+    "cut": (0, 5, 60, 200, 1e9),
     "reboot": (2, 20, 120),
     "disk": (5, 40),
     "journal": (0,),
@@ -143,5 +146,5 @@ _SIZES: dict[str, Sequence[float]] = {
 
 
 def _fault(random: Random, kind: str) -> Fault:
-    at_s = random.choice((random.uniform(0, 5), random.uniform(0, 60), random.uniform(0, 200)))
+    at_s = random.choice((random.uniform(0, 2), random.uniform(0, 20), random.uniform(0, 60), random.uniform(0, 200)))
     return Fault(at_s, kind, random.randrange(1000), random.choice(_SIZES[kind]), random.random())

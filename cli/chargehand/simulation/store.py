@@ -9,13 +9,21 @@ from __future__ import annotations
 import heapq
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from dataclasses import dataclass, field, fields
+from datetime import UTC, datetime, timedelta
 from itertools import groupby
 from uuid import UUID
 
 from chargehand_dispatcher.core.claims import Queue, choose
-from chargehand_dispatcher.core.engine import Claimed, Desk, Surroundings, TimePassed, word_to_all
+from chargehand_dispatcher.core.engine import (
+    Claimed,
+    Desk,
+    Surroundings,
+    TimePassed,
+    beyond,
+    is_given_way,
+    word_to_all,
+)
 from chargehand_dispatcher.core.invocation import Invocation
 from chargehand_dispatcher.core.job_task import SLOT_STATES, JobTask, State
 from chargehand_dispatcher.core.table import AgentLost, AgentRestarted, CheckedIn, Event
@@ -25,6 +33,7 @@ CLAIM = 500
 PROXY_LIMIT = 500
 _TICK = timedelta(microseconds=1)
 _NEVER = datetime.max
+_LONG_AGO = datetime.min.replace(tzinfo=UTC)
 Due = tuple[datetime, int, UUID]
 
 
@@ -77,6 +86,11 @@ class Durable:
             slots=Counter(self.slots),
         )  # fmt: skip
 
+    def become(self, other: Durable) -> None:
+        """Written over."""
+        for each in fields(self):
+            setattr(self, each.name, getattr(other, each.name))
+
 
 class MemoryStore:
     """One instance's hold on what is durable. `clock` is the store's; `new_token` names an ownership."""
@@ -85,11 +99,27 @@ class MemoryStore:
         self._durable, self._clock, self._new_token = durable, clock, new_token
         self._owners: dict[int, UUID] = {}
         self._taking: set[int] = set()
+        self._restored: set[int] = set()
         self._unpublished: dict[int, deque[Row]] = {}
         self._said_now: list[Row] = []
         self._published: dict[int, int] = {}
 
+    def over(self, durable: Durable) -> MemoryStore:
+        """The same hold on something else: a transaction that has begun."""
+        store = MemoryStore(durable, self._clock, self._new_token)
+        store._owners, store._taking = dict(self._owners), set(self._taking)
+        store._unpublished = {partition: deque(rows) for partition, rows in self._unpublished.items()}
+        return store
+
+    def take_over(self, store: MemoryStore) -> None:
+        """Its transaction is committed."""
+        self._unpublished = store._unpublished
+
     # --- ownership
+
+    def check_fence(self) -> None:
+        """LostPartition if any of it is another's by now."""
+        self._fence(self._owners)
 
     def acquire(self, partition: int) -> int:
         """Own a partition, which is not worked on before `open`. Up to where its own log is known."""
@@ -102,7 +132,14 @@ class MemoryStore:
         return durable.own_log.get(partition, 0)
 
     def open(self, partition: int) -> None:
+        """From here on it is worked on. What its own log brought back is looked at: only now all is known that says when."""
         self._taking.discard(partition)
+        durable = self._durable
+        if partition in self._restored:
+            self._restored.discard(partition)
+            for task in durable.job_tasks.values():
+                if task.job_task_id in durable.look_at and durable.places[task.job_invocation_id] == partition:
+                    self._look("job_task", task.job_task_id, self._clock())
 
     def release(self, partitions: Iterable[int]) -> None:
         for partition in partitions:
@@ -177,24 +214,30 @@ class MemoryStore:
     def restore(self, partition: int, items: Sequence[Item], next_offset: int, around: Surroundings) -> None:
         """Fold its own log beyond what is known (rule REST)."""
         durable = self._durable
-        known_until = durable.clocks.get(partition)
-        beyond = [item for item in items if known_until is None or item.time > known_until]
+        known_until = durable.clocks.get(partition, _LONG_AGO)
+        later = beyond(items, known_until, known_until)
+        if later:
+            self._restored.add(partition)
         desk = self._desk(around)
-        for item in beyond:
+        for item in later:
             self._place(item, partition)
             desk.restore(item)
+        touched = {durable.job_tasks[one].job_invocation_id for one in desk.told if one in durable.job_tasks}
         desk.said.clear()
+        desk.settle()
+        desk.end_restored(sorted(touched))
         self._save(desk)
-        times = [item.time for item in beyond]
-        if times or known_until is not None:
-            durable.clocks[partition] = max([*times, *([known_until] if known_until is not None else [])])
+        self._drop_said({item.id for item in items}, desk.told, touched, partition)
+        self._say(desk)
+        clock = max([known_until, *(item.time for item in later)])
+        if clock != _LONG_AGO:
+            durable.clocks[partition] = clock
         durable.own_log[partition] = next_offset
-        self._drop_said({item.id for item in items}, partition)
 
-    def _drop_said(self, ids: set[UUID], partition: int) -> None:
+    def _drop_said(self, ids: set[UUID], told: set[UUID], touched: set[UUID], partition: int) -> None:
         left: deque[Row] = deque()
         for row in self._unpublished[partition]:
-            items = tuple(item for item in row.items if item.id not in ids)
+            items = tuple(item for item in row.items if item.id not in ids and not is_given_way(item, told, touched))
             if items:
                 left.append(Row(row.partition, row.number, items))
             else:

@@ -6,7 +6,7 @@ what is simulated is what runs. No I/O; the time is given.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from uuid import UUID
@@ -49,6 +49,7 @@ from .invocation import (
     say_due,
     schedule,
     take_chunk,
+    uncount,
 )
 from .job_task import SLOT_STATES, JobTask, State
 from .rules import Circumstances, Timers
@@ -71,7 +72,8 @@ class Surroundings:
 @dataclass
 class Desk:
     """A working set: rows as they were loaded, changed in place; what changed is told by `changed_*`. `places`: the partition of
-    each invocation. `foreign`: items of agents about attempts of another proxy, which had no effect."""
+    each invocation. `foreign`: items of agents about attempts of another proxy, which had no effect. `told`: job tasks that its own
+    log speaks of."""
 
     surroundings: Surroundings
     invocations: dict[UUID, Invocation] = field(default_factory=dict)
@@ -83,6 +85,7 @@ class Desk:
     verdicts: dict[UUID, list[JobTaskEnded]] = field(default_factory=dict)
     foreign: list[Item] = field(default_factory=list)
     places: dict[UUID, int] = field(default_factory=dict)
+    told: set[UUID] = field(default_factory=set)
 
     # --- messages
 
@@ -137,7 +140,10 @@ class Desk:
     # --- its own log (rule REST)
 
     def restore(self, item: Item) -> None:
-        """One of the dispatcher's own events, read back: what the store has forgotten is known again; nothing is said."""
+        """One of the dispatcher's own events, read back: what the store has forgotten is known again; nothing is said. What
+        the store had decided otherwise, and nobody has heard, gives way to what was said (see `beyond` and `is_given_way`)."""
+        if isinstance(item, JobTaskItem):
+            self.told.add(item.job_task_id)
         match item:
             case AttemptDue():
                 self._restore_due(item)
@@ -156,8 +162,8 @@ class Desk:
     def _restore_due(self, item: AttemptDue) -> None:
         self._put(self._invocation(item))
         known = self.job_tasks.get(item.job_task_id) or _stub(item, item.host_id, item.host_name, item.proxy)
-        if known.state is State.ENDED or known.last_attempt >= item.attempt:
-            return
+        if known.state is State.ENDED:
+            self._take_back_verdict(known)
         is_new_try = known.first_dispatched_at is None or item.tried > known.tried
         self._lay(
             replace(
@@ -189,7 +195,7 @@ class Desk:
         self._put(self._invocation(item))
         known = self.job_tasks.get(item.job_task_id) or _stub(item, item.host_id, item.host_name, "")
         if known.state is State.ENDED:
-            return
+            self._take_back_verdict(known)
         self._lay(
             replace(
                 known,
@@ -205,6 +211,18 @@ class Desk:
             )
         )
         self._put(count(self._invocation(item), [item]))
+
+    def _take_back_verdict(self, known: JobTask) -> None:
+        """A verdict that stood in a backup and that nobody has heard."""
+        invocation = self.invocations[known.job_invocation_id]
+        self._put(replace(uncount(invocation, known.status, known.reason), is_ended=False))
+
+    def end_restored(self, invocations: Iterable[UUID]) -> None:
+        """Its own log is folded: an invocation whose last verdict is in it, and whose end is not, ends now."""
+        now = self.surroundings.now
+        for one in invocations:
+            if one in self.invocations:
+                self._apply_to_invocation(one, lambda known: end(known, now))
 
     def _restore_status(self, item: JobTaskStatusChanged) -> None:
         """Waits, cancels and fenced attempts; accepted and started are read again from the inbox."""
@@ -333,6 +351,25 @@ class Desk:
     def look_at(self, job_task: JobTask) -> datetime | None:
         """When time alone may change this job task."""
         return next_look_at(job_task, self.circumstances(job_task))
+
+
+def beyond(items: Iterable[Item], known_until: datetime, folded_until: datetime) -> list[Item]:
+    """Of its own log in order, what was said later than a store knows of: `known_until` is the store's clock, `folded_until` the
+    time of the latest event folded so far. What is older than one before it is a repeat."""
+    newest, later = folded_until, []
+    for item in items:
+        if item.time > known_until and item.time >= newest:
+            later.append(item)
+            newest = item.time
+    return later
+
+
+def is_given_way(item: Item, told: Collection[UUID], invocations: Collection[UUID]) -> bool:
+    """Whether something that waits in the outbox of a restored store is not to be said: the log speaks otherwise of its job task,
+    or it is the end of an invocation that `told` job tasks belong to."""
+    if isinstance(item, JobTaskItem):
+        return item.job_task_id in told
+    return isinstance(item, JobInvocationEnded) and item.job_invocation_id in invocations
 
 
 def word_to_all(invocation: Invocation) -> CancelRequested | Halted:

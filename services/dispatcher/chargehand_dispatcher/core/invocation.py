@@ -163,6 +163,16 @@ def count(invocation: Invocation, verdicts: Iterable[JobTaskEnded]) -> Invocatio
     return counted
 
 
+def uncount(invocation: Invocation, status: JobTaskStatus | None, reason: Reason | None) -> Invocation:
+    """A verdict is taken back: nobody has heard it (rule REST)."""
+    counts, reasons = Counter(invocation.counts), Counter(invocation.reasons)
+    if status is not None:
+        counts[status.value] -= 1
+    if reason is not None:
+        reasons[reason.value] -= 1
+    return replace(invocation, counts=dict(+counts), reasons=dict(+reasons), is_halted=False)
+
+
 def end(invocation: Invocation, now: datetime) -> tuple[Invocation, tuple[JobInvocationEnded, ...]]:
     """`JobInvocationEnded`, once, when every planned job task has its verdict, or a cancel came before it was due."""
     is_never_planned = invocation.is_cancelled and invocation.start_at is not None and invocation.due_said_at is None

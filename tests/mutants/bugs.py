@@ -1,0 +1,177 @@
+"""Bugs planted where they would be easy to make: epoch check, fold, slots, relay, tries, cancels."""
+
+from __future__ import annotations
+
+from .planting import Edit, Mutant
+
+_TABLE = "chargehand_dispatcher.core.table"
+_OVER = "chargehand_dispatcher.core.over"
+_ENGINE = "chargehand_dispatcher.core.engine"
+_INVOCATION = "chargehand_dispatcher.core.invocation"
+_CLAIMS = "chargehand_dispatcher.core.claims"
+_JOB_TASK = "chargehand_dispatcher.core.job_task"
+_ATTEMPT = "chargehand_proxy_agent.core.attempt"
+_AGENT_OUTPUT = "chargehand_proxy_agent.core.output"
+_OUTPUT = "chargehand_reporter.core.output"
+_REPORTER_TASK = "chargehand_reporter.core.job_task"
+_STORE = "chargehand.simulation.store"
+_DISPATCHER = "chargehand.simulation.dispatcher"
+_PLANNER = "chargehand.simulation.planner"
+
+_NO_FENCE = Edit(
+    _STORE,
+    "lost = [one for one in mine if durable.owners.get(one) != self._owners.get(one) or one not in self._owners]",
+    "lost: list[int] = [one for one in mine if one not in self._owners]",
+)
+
+BUGS = (
+    Mutant("epoch-unchecked", "a transaction does not check who owns the partition", (_NO_FENCE,), ("stop",)),
+    Mutant(
+        "epoch-not-drawn",
+        "taking a partition keeps the token of whoever had it",
+        (
+            Edit(
+                _STORE,
+                "durable.owners[partition] = self._owners[partition] = self._new_token()",
+                "self._owners[partition] = durable.owners.setdefault(partition, self._new_token())",
+            ),
+        ),
+        ("stop",),
+    ),
+    Mutant(
+        "fold-verdict-twice",
+        "verdicts are counted again in each transaction",
+        (Edit(_ENGINE, "counted, self.verdicts = self.verdicts, {}", "counted = dict(self.verdicts)"),),
+    ),
+    Mutant(
+        "fold-restored-free",
+        "a dispatch found in its own log takes no slot",
+        (Edit(_ENGINE, "                state=State.DUE,\n                proxy=item.proxy,", "                state=State.WAITING,\n                proxy=item.proxy,"),),
+        ("restore",),
+    ),
+    Mutant(
+        "fold-restored-verdict",
+        "a verdict found in its own log is not counted",
+        (Edit(_ENGINE, "        self._put(count(self._invocation(item), [item]))\n", ""),),
+        ("restore",),
+    ),
+    Mutant(
+        "fold-output-hole",
+        "output beyond a hole is stored as if it followed",
+        (Edit(_OUTPUT, "        if piece.start > self.end:\n            return False\n", ""),),
+    ),
+    Mutant(
+        "fold-agent-overlap",
+        "an agent does not trim output that it has seen before",
+        (Edit(_AGENT_OUTPUT, "fresh = data[stream.seen - offset :] if offset < stream.seen else data", "fresh = data"),),
+        ("cancel",),
+    ),
+    Mutant(
+        "fold-resumed",
+        "after a restart output is skipped beyond what was acknowledged",
+        (Edit(_AGENT_OUTPUT, "return StreamOutput(acked=acked, skip_to=acked)", "return StreamOutput(acked=acked, skip_to=acked + 7)"),),
+        ("crash",),
+    ),
+    Mutant(
+        "fold-read-model",
+        "a status said late replaces the verdict in the read model",
+        (Edit(_REPORTER_TASK, "    if task.verdict_rank or changed.status.is_verdict:\n        return replace(task, rank=rank, attempts=attempts)\n", ""),),
+    ),
+    Mutant(
+        "slots-one-more",
+        "one job task more than the limit is claimed",
+        (
+            Edit(_CLAIMS, "held[queue.job_invocation_id] >= queue.limit", "held[queue.job_invocation_id] > queue.limit"),
+            Edit(_INVOCATION, "max(0, limit - held)", "max(0, limit + 1 - held)"),
+        ),
+    ),
+    Mutant(
+        "slots-accepted",
+        "an accepted attempt holds no slot",
+        (Edit(_JOB_TASK, "SLOT_STATES = frozenset({State.DUE, State.ACCEPTED, State.RUNNING})", "SLOT_STATES = frozenset({State.DUE, State.RUNNING})"),),
+    ),
+    Mutant(
+        "slots-leaked",
+        "a slot is not given back at the verdict",
+        (Edit(_STORE, "            durable.slots.subtract(before)\n", "            pass\n"),),
+    ),
+    Mutant(
+        "slots-after-refusal",
+        "a release frees the slot after not_after although another agent accepted",
+        (Edit(_JOB_TASK, "return self.acceptors <= self.released", "return bool(self.released)"),),
+        ("stop", "cut", "crash"),
+    ),
+    Mutant(
+        "relay-before-ack",
+        "the dispatcher's relay forgets what it has sent before it is acknowledged",
+        (
+            Edit(
+                _DISPATCHER,
+                "        self._publishing_since = self.world.now\n        by_partition",
+                "        self._publishing_since = self.world.now\n        self.store.published(rows)\n        by_partition",
+            ),
+        ),
+        ("crash", "outage"),
+    ),
+    Mutant(
+        "relay-planner-before-ack",
+        "the planner's relay goes on before it is acknowledged",
+        (
+            Edit(_PLANNER, "        by_place: dict[Place, list[tuple[Item, bytes]]] = {}\n", "        store.published += len(some)\n        by_place: dict[Place, list[tuple[Item, bytes]]] = {}\n"),
+            Edit(_PLANNER, "                store.published += len(some)\n                self._relay()", "                self._relay()"),
+        ),
+        ("crash", "outage"),
+    ),
+    Mutant(
+        "relay-backwards",
+        "the dispatcher's outbox is published newest first",
+        (Edit(_DISPATCHER, "        rows = self.store.outbox()\n", "        rows = self.store.outbox()[::-1]\n"),),
+    ),
+    Mutant(
+        "inbox-skips",
+        "the position goes on over a record that was not taken",
+        (Edit(_STORE, "            for item in items:\n                self._place(item, partition)\n                desk.take(item)", "            for item in items[:1] if len(items) > 2 else items:\n                self._place(item, partition)\n                desk.take(item)"),),
+    ),
+    Mutant(
+        "tries-one-more",
+        "one try more than allowed",
+        (Edit(_OVER, "tried.tried >= at.properties.tries", "tried.tried > at.properties.tries"),),
+    ),
+    Mutant(
+        "tries-too-early",
+        "a retry is claimed before its interval is over",
+        (Edit(_STORE, "        heapq.heappush(queue, (job_task.due_at, job_task.ordinal, job_task.job_task_id))", "        heapq.heappush(queue, (job_task.due_at - timedelta(seconds=3), job_task.ordinal, job_task.job_task_id))"),
+         Edit(_STORE, "job_task.state is not State.WAITING or job_task.due_at != due[0]", "job_task.state is not State.WAITING")),
+    ),
+    Mutant(
+        "repeated-run-starts",
+        "a repeated command starts an attempt that this agent has released",
+        (
+            Edit(
+                _ATTEMPT,
+                "            reached = _repeated_run(attempt)\n",
+                "            if attempt.phase is Phase.RELEASED:\n                return _first_run(command, now, facts)\n            reached = _repeated_run(attempt)\n",
+            ),
+        ),
+        ("repeat", "cut", "crash"),
+    ),
+    Mutant(
+        "restart-says-interrupted",
+        "a restarted agent says interrupted of what it was following, without looking",
+        (
+            Edit(
+                _ATTEMPT,
+                "        case Phase.STARTING | Phase.FOLLOWING | Phase.LOOKING:\n            return _visit(attempt, now, facts)",
+                "        case Phase.STARTING | Phase.FOLLOWING | Phase.LOOKING:\n"
+                "            return _conclude(attempt, InterruptionSeen(0, 'restarted'), now, facts)",
+            ),
+        ),
+        ("crash",),
+    ),
+    Mutant(
+        "cancel-marks-nothing",
+        "a cancel of an invocation whose plan is not there yet leaves no mark",
+        (Edit(_ENGINE, "            self._put(replace(invocation, is_cancelled=True))", "            self._put(replace(invocation, is_cancelled=invocation.is_plan_complete))"),),
+        ("cancel", "slow"),
+    ),
+)  # fmt: skip
