@@ -6,6 +6,7 @@ Owns the processes and the table of what was found. One mutant: `python -m mutan
 from __future__ import annotations
 
 import argparse
+import os
 import subprocess
 import sys
 import time
@@ -38,7 +39,8 @@ def hunt(mutant: Mutant, seeds: int) -> int:
 def hunt_apart(name: str, seeds: int) -> int:
     """`hunt` in a process of its own."""
     command = [sys.executable, "-m", "mutants", "--only", name, "--seeds", str(seeds), "--here"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=3600)
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=3600, env=environment)
     if done.returncode != 0:
         raise RuntimeError(f"{name}: {done.stderr[-2000:]}")
     return int(done.stdout.strip().splitlines()[-1])

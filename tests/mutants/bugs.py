@@ -46,7 +46,13 @@ BUGS = (
     Mutant(
         "fold-restored-free",
         "a dispatch found in its own log takes no slot",
-        (Edit(_ENGINE, "                state=State.DUE,\n                proxy=item.proxy,", "                state=State.WAITING,\n                proxy=item.proxy,"),),
+        (
+            Edit(
+                _ENGINE,
+                "                state=State.DUE,\n                proxy=item.proxy,",
+                "                state=State.WAITING,\n                proxy=item.proxy,",
+            ),
+        ),
         ("restore",),
     ),
     Mutant(
@@ -63,32 +69,59 @@ BUGS = (
     Mutant(
         "fold-agent-overlap",
         "an agent does not trim output that it has seen before",
-        (Edit(_AGENT_OUTPUT, "fresh = data[stream.seen - offset :] if offset < stream.seen else data", "fresh = data"),),
+        (
+            Edit(
+                _AGENT_OUTPUT, "fresh = data[stream.seen - offset :] if offset < stream.seen else data", "fresh = data"
+            ),
+        ),
         ("cancel",),
     ),
     Mutant(
         "fold-resumed",
         "after a restart output is skipped beyond what was acknowledged",
-        (Edit(_AGENT_OUTPUT, "return StreamOutput(acked=acked, skip_to=acked)", "return StreamOutput(acked=acked, skip_to=acked + 7)"),),
+        (
+            Edit(
+                _AGENT_OUTPUT,
+                "return StreamOutput(acked=acked, skip_to=acked)",
+                "return StreamOutput(acked=acked, skip_to=acked + 7)",
+            ),
+        ),
         ("crash",),
     ),
     Mutant(
         "fold-read-model",
-        "a status said late replaces the verdict in the read model",
-        (Edit(_REPORTER_TASK, "    if task.verdict_rank or changed.status.is_verdict:\n        return replace(task, rank=rank, attempts=attempts)\n", ""),),
+        "a status said before replaces the verdict in the read model when it is read again",
+        (
+            Edit(
+                _REPORTER_TASK,
+                "    if rank <= task.rank:\n"
+                "        return task if attempts == task.attempts else replace(task, attempts=attempts)\n"
+                "    if task.verdict_rank or changed.status.is_verdict:\n"
+                "        return replace(task, rank=rank, attempts=attempts)\n",
+                "",
+            ),
+        ),
     ),
     Mutant(
         "slots-one-more",
         "one job task more than the limit is claimed",
         (
-            Edit(_CLAIMS, "held[queue.job_invocation_id] >= queue.limit", "held[queue.job_invocation_id] > queue.limit"),
+            Edit(
+                _CLAIMS, "held[queue.job_invocation_id] >= queue.limit", "held[queue.job_invocation_id] > queue.limit"
+            ),
             Edit(_INVOCATION, "max(0, limit - held)", "max(0, limit + 1 - held)"),
         ),
     ),
     Mutant(
         "slots-accepted",
         "an accepted attempt holds no slot",
-        (Edit(_JOB_TASK, "SLOT_STATES = frozenset({State.DUE, State.ACCEPTED, State.RUNNING})", "SLOT_STATES = frozenset({State.DUE, State.RUNNING})"),),
+        (
+            Edit(
+                _JOB_TASK,
+                "SLOT_STATES = frozenset({State.DUE, State.ACCEPTED, State.RUNNING})",
+                "SLOT_STATES = frozenset({State.DUE, State.RUNNING})",
+            ),
+        ),
     ),
     Mutant(
         "slots-leaked",
@@ -117,8 +150,16 @@ BUGS = (
         "relay-planner-before-ack",
         "the planner's relay goes on before it is acknowledged",
         (
-            Edit(_PLANNER, "        by_place: dict[Place, list[tuple[Item, bytes]]] = {}\n", "        store.published += len(some)\n        by_place: dict[Place, list[tuple[Item, bytes]]] = {}\n"),
-            Edit(_PLANNER, "                store.published += len(some)\n                self._relay()", "                self._relay()"),
+            Edit(
+                _PLANNER,
+                "        by_place: dict[Place, list[tuple[Item, bytes]]] = {}\n",
+                "        store.published += len(some)\n        by_place: dict[Place, list[tuple[Item, bytes]]] = {}\n",
+            ),
+            Edit(
+                _PLANNER,
+                "                store.published += len(some)\n                self._relay()",
+                "                self._relay()",
+            ),
         ),
         ("crash", "outage"),
     ),
@@ -130,7 +171,14 @@ BUGS = (
     Mutant(
         "inbox-skips",
         "the position goes on over a record that was not taken",
-        (Edit(_STORE, "            for item in items:\n                self._place(item, partition)\n                desk.take(item)", "            for item in items[:1] if len(items) > 2 else items:\n                self._place(item, partition)\n                desk.take(item)"),),
+        (
+            Edit(
+                _STORE,
+                "            for item in items:\n                self._place(item, partition)\n                desk.take(item)",
+                "            for item in items[:1] if len(items) > 2 else items:\n"
+                "                self._place(item, partition)\n                desk.take(item)",
+            ),
+        ),
     ),
     Mutant(
         "tries-one-more",
@@ -140,8 +188,18 @@ BUGS = (
     Mutant(
         "tries-too-early",
         "a retry is claimed before its interval is over",
-        (Edit(_STORE, "        heapq.heappush(queue, (job_task.due_at, job_task.ordinal, job_task.job_task_id))", "        heapq.heappush(queue, (job_task.due_at - timedelta(seconds=3), job_task.ordinal, job_task.job_task_id))"),
-         Edit(_STORE, "job_task.state is not State.WAITING or job_task.due_at != due[0]", "job_task.state is not State.WAITING")),
+        (
+            Edit(
+                _STORE,
+                "        heapq.heappush(queue, (job_task.due_at, job_task.ordinal, job_task.job_task_id))",
+                "        heapq.heappush(queue, (job_task.due_at - timedelta(seconds=3), job_task.ordinal, job_task.job_task_id))",
+            ),
+            Edit(
+                _STORE,
+                "job_task.state is not State.WAITING or job_task.due_at != due[0]",
+                "job_task.state is not State.WAITING",
+            ),
+        ),
     ),
     Mutant(
         "repeated-run-starts",
@@ -150,7 +208,8 @@ BUGS = (
             Edit(
                 _ATTEMPT,
                 "            reached = _repeated_run(attempt)\n",
-                "            if attempt.phase is Phase.RELEASED:\n                return _first_run(command, now, facts)\n            reached = _repeated_run(attempt)\n",
+                "            if attempt.phase is Phase.RELEASED:\n                return _first_run(command, now, facts)\n"
+                "            reached = _repeated_run(attempt)\n",
             ),
         ),
         ("repeat", "cut", "crash"),
@@ -171,7 +230,13 @@ BUGS = (
     Mutant(
         "cancel-marks-nothing",
         "a cancel of an invocation whose plan is not there yet leaves no mark",
-        (Edit(_ENGINE, "            self._put(replace(invocation, is_cancelled=True))", "            self._put(replace(invocation, is_cancelled=invocation.is_plan_complete))"),),
+        (
+            Edit(
+                _ENGINE,
+                "            self._put(replace(invocation, is_cancelled=True))",
+                "            self._put(replace(invocation, is_cancelled=invocation.is_plan_complete))",
+            ),
+        ),
         ("cancel", "slow"),
     ),
-)  # fmt: skip
+)

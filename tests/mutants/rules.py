@@ -18,6 +18,7 @@ _POLICY = "chargehand_proxy_agent.core.policy"
 _BINDINGS = "chargehand_planner.core.bindings"
 _OUTPUT = "chargehand_reporter.core.output"
 _HOSTS = "chargehand.simulation.hosts"
+_PROMISES = "chargehand.simulation.promises"
 
 _NO_FENCE = Edit(_HOSTS, "        for number in terms.run.earlier:", "        for number in ():")
 _NO_CLOCK = Edit(
@@ -83,7 +84,15 @@ RULES = (
     Mutant(
         "FENCE",
         "a later attempt does not look for earlier ones; with clocks that are off and not measured",
-        (_NO_FENCE, _NO_CLOCK, _NO_HOST_DEADLINE),
+        (
+            _NO_FENCE,
+            _NO_CLOCK,
+            _NO_HOST_DEADLINE,
+            # A late start is a broken promise of its own, and would be seen first.
+            Edit(
+                _PROMISES, "if due is not None and now > due.not_after + timedelta(seconds=self.margin_s):", "if False:"
+            ),
+        ),
         ("clock", "lag"),
         "two at once",
     ),
@@ -99,7 +108,13 @@ RULES = (
     Mutant(
         "PIN",
         "a resume or cancel looks in a directory that is bound late",
-        (Edit(_BINDINGS, '        "lock_path": binding.lock_path,\n', '        "lock_path": binding.lock_path + "x",\n'),),
+        (
+            Edit(
+                _BINDINGS,
+                '        "lock_path": binding.lock_path,\n',
+                '        "lock_path": binding.lock_path + "x",\n',
+            ),
+        ),
     ),
     Mutant(
         "BOOT",
@@ -159,8 +174,18 @@ RULES = (
     Mutant(
         "REST",
         "a restored dispatcher does not fold its own log",
-        (Edit(_ENGINE, "            case AttemptDue():\n                self._restore_due(item)", "            case AttemptDue():\n                return"),
-         Edit(_ENGINE, "            case JobTaskEnded():\n                self._restore_end(item)\n", "            case JobTaskEnded():\n                return\n")),
+        (
+            Edit(
+                _ENGINE,
+                "            case AttemptDue():\n                self._restore_due(item)",
+                "            case AttemptDue():\n                return",
+            ),
+            Edit(
+                _ENGINE,
+                "            case JobTaskEnded():\n                self._restore_end(item)\n",
+                "            case JobTaskEnded():\n                return\n",
+            ),
+        ),
         ("restore",),
     ),
     Mutant(
@@ -195,7 +220,13 @@ RULES = (
     Mutant(
         "PICK",
         "time_to_pickup is not looked at",
-        (Edit(_OVER, "    return first is not None and at.now >= first + at.properties.time_to_pickup", "    return False"),),
+        (
+            Edit(
+                _OVER,
+                "    return first is not None and at.now >= first + at.properties.time_to_pickup",
+                "    return False",
+            ),
+        ),
         ("cut",),
     ),
     Mutant(
@@ -219,9 +250,17 @@ RULES = (
         "JID",
         "acceptors are counted by agent, and a release needs no journal that would know",
         (
-            Edit(_REPORTS, '    about["journal_id"] = facts.journal_id\n', '    about["journal_id"] = item_id(facts.agent_id)\n'),
+            Edit(
+                _REPORTS,
+                '    about["journal_id"] = facts.journal_id\n',
+                '    about["journal_id"] = item_id(facts.agent_id)\n',
+            ),
             Edit(_ATTEMPT, "        and facts.is_within_journal(attempt.order.issued_at)\n", ""),
-            Edit(_ATTEMPT, '_UNSENT_PROOFS = frozenset({ReleaseReason.COULD_NOT_CONNECT, ', '_UNSENT_PROOFS = frozenset({ReleaseReason.COULD_NOT_CONNECT, ReleaseReason.JOURNAL, '),
+            Edit(
+                _ATTEMPT,
+                "_UNSENT_PROOFS = frozenset({ReleaseReason.COULD_NOT_CONNECT, ",
+                "_UNSENT_PROOFS = frozenset({ReleaseReason.COULD_NOT_CONNECT, ReleaseReason.JOURNAL, ",
+            ),
         ),
         ("journal", "cut", "stop"),
     ),
@@ -250,8 +289,12 @@ RULES = (
         "ONE-agents",
         "rule ONE is applied to a proxy with two agents",
         (
-            Edit(_TABLE, "if at.has_single_agent and event.proves_never_started and released.acceptors <= {event.journal_id}:", "if event.proves_never_started:"),
+            Edit(
+                _TABLE,
+                "if at.has_single_agent and event.proves_never_started and released.acceptors <= {event.journal_id}:",
+                "if event.proves_never_started:",
+            ),
         ),
         ("stop", "cut", "crash"),
     ),
-)  # fmt: skip
+)

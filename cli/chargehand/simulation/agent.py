@@ -70,7 +70,7 @@ PROXY = "local"
 PROVIDER = "simulated"
 HEARTBEAT_S = 10.0
 COMMIT_S = 0.5
-_LIMITS = OutputLimits(report_bytes=64, head_bytes=256, tail_bytes=32)
+LIMITS = OutputLimits(report_bytes=64, head_bytes=256, tail_bytes=32)
 
 
 class SimulatedJournal:
@@ -137,7 +137,7 @@ class SimulatedAgent(Process):
             journal_birth=self.journal.birth,
             clock_margin=self.margin,
             providers={PROVIDER: True},
-            limits=_LIMITS,
+            limits=LIMITS,
         )
         started = AgentStarted(**self._about("started"), journal_id=self.journal.journal_id, providers=(PROVIDER,))
         sent = self.clock()

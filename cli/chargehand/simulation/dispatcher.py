@@ -6,12 +6,15 @@ instances share what is durable.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime
+from functools import partial
 
 from chargehand_dispatcher.core.agents import Agents
 from chargehand_dispatcher.core.engine import Surroundings
 from chargehand_dispatcher.core.rules import Timers
+from chargehand_dispatcher.core.table import AgentLost, AgentRestarted
+from chargehand_schemas.base import Item
 from chargehand_schemas.hosts import HostCheckedIn
 from chargehand_schemas.proxies import AgentEvent
 from chargehand_schemas.topics import DISPATCH_EVENTS, EXECUTION_EVENTS, HOST_EVENTS, PLANNING_EVENTS, PROXY_EVENTS
@@ -36,6 +39,7 @@ class SimulatedDispatcher(Process):
         self.bus, self.group, self.durable, self.timers, self.singles = bus, group, durable, timers, singles
         self.member = Member(group, self, self._assigned)
         self.missing = ""
+        self.took: Callable[[Sequence[Item], datetime], None] = lambda items, now: None
         self._forget_all()
 
     def _forget_all(self) -> None:
@@ -140,7 +144,7 @@ class SimulatedDispatcher(Process):
 
     # --- the inbox
 
-    def _inbox(self, topic: str, number: int):  # type: ignore[no-untyped-def]
+    def _inbox(self, topic: str, number: int) -> Callable[[Sequence[Record]], None]:
         def take(records: Sequence[Record]) -> None:
             self.step()
             items = [record.item for record in records]
@@ -150,6 +154,7 @@ class SimulatedDispatcher(Process):
                 )
             except LostPartition:
                 return
+            self.took(items, self.store_clock())
             self.step()
             self._wake()
 
@@ -282,12 +287,15 @@ class SimulatedDispatcher(Process):
             elif isinstance(record.item, AgentEvent):
                 event = self.agents.hear(record.item, self.store_clock())
                 if event is not None:
-                    self._tell(lambda e=event: self.store.ask(e, self.around()))
+                    self._tell(partial(self._ask, event))
         if check_ins:
             self._tell(lambda: self.store.check_in(check_ins, self.around()))
             self.durable.inbox[HOST_EVENTS.name, 0] = records[-1].offset + 1
 
-    def _tell(self, change) -> None:  # type: ignore[no-untyped-def]
+    def _ask(self, event: AgentLost | AgentRestarted) -> None:
+        self.store.ask(event, self.around())
+
+    def _tell(self, change: Callable[[], None]) -> None:
         try:
             change()
         except LostPartition:
@@ -298,7 +306,7 @@ class SimulatedDispatcher(Process):
     def _look_for_silence(self) -> None:
         after = EPOCH.resolution * int(SILENT_AFTER_S * 1e6)
         for lost in self.agents.silent(self.store_clock(), after):
-            self._tell(lambda one=lost: self.store.ask(one, self.around()))
+            self._tell(partial(self._ask, lost))
         self.after(5.0, self._look_for_silence)
 
     def _note_own_log(self) -> None:

@@ -6,6 +6,7 @@ Owns the judgement with the truth at hand; chargehand.checker judges the recorde
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 from uuid import UUID
 
@@ -13,7 +14,7 @@ from chargehand_schemas.base import Item
 from chargehand_schemas.dispatch import AttemptDue, JobTaskEnded, JobTaskStatusChanged
 from chargehand_schemas.execution import AttemptEnded, AttemptNeverStarted
 from chargehand_schemas.hosts import HostCheckedIn
-from chargehand_schemas.planning import JobInvocationScheduled
+from chargehand_schemas.planning import JobInvocationCancelRequested, JobInvocationScheduled
 from chargehand_schemas.properties import ExecutionProperties
 from chargehand_schemas.reasons import JobTaskStatus, Reason
 from chargehand_schemas.topics import DISPATCH_EVENTS
@@ -49,6 +50,7 @@ class Promises:
         self._check_ins: dict[UUID, datetime] = {}
         self._waits_for: dict[UUID, AttemptDue] = {}
         self._last_due: dict[UUID, AttemptDue] = {}
+        self._cancelled: dict[UUID, datetime] = {}
         self._dues: dict[Attempt, AttemptDue] = {}
         self._never: set[Attempt] = set()
         self._heard: set[UUID] = set()
@@ -110,6 +112,12 @@ class Promises:
                 self._waits_for[item.job_task_id] = self._last_due[item.job_task_id]
             self._hear_free(item.job_invocation_id, item.job_task_id, item.status.value)
 
+    def dispatcher_took(self, items: Sequence[Item], now: datetime) -> None:
+        """It has read them, for good: a cancel of an invocation is obeyed from here on."""
+        for item in items:
+            if isinstance(item, JobInvocationCancelRequested) and not item.job_task_ids:
+                self._cancelled.setdefault(item.job_invocation_id, now)
+
     def _hear_never(self, item: AttemptNeverStarted) -> None:
         key = (item.job_task_id, item.attempt)
         if key in self.started_once:
@@ -152,6 +160,10 @@ class Promises:
         self._waits_for.pop(item.job_task_id, None)
         if self._tries.get(item.job_task_id, (-1, item.time))[0] != item.tried:
             self._tries[item.job_task_id] = (item.tried, item.issued_at)
+        cancelled = self._cancelled.get(item.job_invocation_id)
+        if cancelled is not None and item.issued_at > cancelled:
+            detail = f"attempt {item.attempt} dispatched at {item.issued_at}, cancelled at {cancelled}"
+            raise BrokenPromise("nothing after the cancel", item.job_task_id, detail)
         done = self._succeeded.get(item.job_task_id)
         if done is not None and item.issued_at > done + HEARD_AFTER:
             raise BrokenPromise(

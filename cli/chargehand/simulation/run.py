@@ -26,7 +26,7 @@ from chargehand_schemas.topics import (
 )
 
 from ..checker import Entry, Recording, check
-from .agent import PROXY, SimulatedAgent
+from .agent import LIMITS, PROXY, SimulatedAgent
 from .bus import Bus, Group, Place, Record
 from .dispatcher import SimulatedDispatcher
 from .hosts import Host, Job
@@ -93,6 +93,8 @@ class _Run:
             SimulatedDispatcher(self.bus, dispatchers, f"dispatcher-{'ab'[n]}", durable, self.timers, singles)
             for n in range(scenario.dispatchers)
         ]
+        for dispatcher in self.dispatchers:
+            dispatcher.took = self.promises.dispatcher_took
         self.planner = SimulatedPlanner(self.bus, [(host.host_id, host.name) for host in self.hosts], world.new_id())
         self.processes: list[Process] = [*self.agents, *self.dispatchers, self.planner]
         self.backup: Durable | None = None
@@ -172,8 +174,7 @@ class _Run:
         lasts_s = self.scenario.longest_job_s * (drawn[0] / 255) ** 2
         exit_status = 0 if drawn[1] < 170 else drawn[1] % 4 + 1
         self.promises.exits[job_task_id][attempt] = exit_status
-        length = drawn[2] if drawn[3] < 128 else 0
-        return Job(lasts_s, exit_status, (drawn * 9)[:length] + b"\n")
+        return Job(lasts_s, exit_status, _prints(job_task_id, attempt))
 
     def _watch(self, place: Place, record: Record) -> None:
         if self.world.story is not None:
@@ -415,6 +416,7 @@ class _Run:
         model = ReadModel()
         places = [place for place in sorted(self.bus.logs) if place.topic in _RECORDED]
         self.world.random.shuffle(places)
+        again: list[Said] = []
         for place in [*places, *places[:1]]:
             role, subject = _ROLES[place.topic]
             for record in self.bus.logs[place]:
@@ -423,6 +425,10 @@ class _Run:
                     place.topic, place.partition, record.offset, role, subject, "", at, (record.item,), record.raw
                 )
                 model.apply(said)
+                if self.world.chance(0.02):
+                    again.append(said)
+        for said in again:
+            model.apply(said)
         model.finish()
         found = []
         for one, verdict in self.promises.verdicts.items():
@@ -455,6 +461,7 @@ class _Run:
     def _compare(self, ended: AttemptEnded, pieces: Sequence[Piece]) -> list[BrokenPromise]:
         state, waiting, stored = StreamState(), dict[int, Piece](), b""
         arrivals = [*pieces, *self.world.random.sample(pieces, len(pieces) // 3)]
+        self.world.random.shuffle(arrivals)
         while arrivals:
             size = self.world.random.randint(1, len(arrivals))
             folded = fold_output(state, list(waiting.values()), arrivals[:size])
@@ -463,13 +470,20 @@ class _Run:
             for start in folded.released:
                 waiting.pop(start, None)
             waiting.update((one.start, one) for one in folded.held)
-        said = ended.digests.get(Stream.STDOUT, "")
-        if hashlib.sha256(stored).hexdigest() == said and len(stored) == state.stored:
-            return []
-        subject = f"{ended.job_task_id}/{ended.attempt}"
-        return [
-            BrokenPromise("no lost output", subject, f"{len(stored)} bytes are folded, {ended.kept} were published")
-        ]
+        said, subject = ended.digests.get(Stream.STDOUT, ""), f"{ended.job_task_id}/{ended.attempt}"
+        if hashlib.sha256(stored).hexdigest() != said or len(stored) != state.stored:
+            detail = f"{len(stored)} bytes are folded, {ended.kept} were published"
+            return [BrokenPromise("no lost output", subject, detail)]
+        printed = _prints(ended.job_task_id, ended.attempt)[: ended.lengths.get(Stream.STDOUT, 0)]
+        head, tail = stored[: LIMITS.head_bytes], stored[LIMITS.head_bytes :]
+        if head != printed[: LIMITS.head_bytes] or not printed.endswith(tail):
+            return [BrokenPromise("no lost output", subject, "what is folded is not what the job printed")]
+        return []
+
+
+def _prints(job_task_id: UUID, attempt: int) -> bytes:
+    drawn = hashlib.sha256(b"prints" + job_task_id.bytes + attempt.to_bytes(4, "big")).digest()
+    return (drawn * 11)[: drawn[0] + drawn[1] // 4 if drawn[2] < 128 else 0] + b"\n"
 
 
 _EFFECTS: dict[str, Callable[[_Run, Fault], None]] = {
