@@ -472,7 +472,7 @@ class _Visit:
         watch = Watch(self.number, self._see, look.offsets.stdout if look is not None else 0)
         if look is not None:
             name = Name(self.order.lock_path, self.order.attempt)
-            since_issue = (now - self.order.issued_at, self._uptime_s)
+            since_issue = (agent.current_facts().true_time(now) - self.order.issued_at, self._uptime_s)
             task, is_cancel = self.order.job_task_id, look.is_cancel
             self._deliver(lambda: self.host.look(task, name, since_issue, watch, is_cancel=is_cancel))
             return

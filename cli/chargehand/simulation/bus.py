@@ -81,7 +81,8 @@ class Bus:
         self.world.after(at - self.world.now, lambda: self._arrive(sent))
 
     def _arrive(self, sent: _Sent) -> None:
-        if sent.generation != sent.process.generation and self._is_lost(sent):
+        is_of_the_dead = sent.generation != sent.process.generation
+        if is_of_the_dead and (self.is_down or self._is_lost(sent)):
             return
         if self.is_down:
             # A producer that was refused waits before it tries again.

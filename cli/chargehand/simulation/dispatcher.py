@@ -51,6 +51,7 @@ class SimulatedDispatcher(Process):
         self._publishing_since: float | None = None
         self._timer = 0
         self.stands_still_for: float | None = None
+        self._is_in_transaction = False
         self._wakes_at = float("inf")
 
     def use(self, durable: Durable) -> None:
@@ -149,12 +150,12 @@ class SimulatedDispatcher(Process):
             self.step()
             items = [record.item for record in records]
             try:
-                self.store.take(
+                desk = self.store.take(
                     number, topic, items, records[-1].offset + 1, self.around(), may_claim=not self._is_pressed()
                 )
             except LostPartition:
                 return
-            self.took(items, self.store_clock())
+            self.took(items, desk.surroundings.now)
             self.step()
             self._wake()
 
@@ -220,6 +221,8 @@ class SimulatedDispatcher(Process):
             self._read_log_to_its_end()
 
     def _work(self) -> int:
+        if self._is_in_transaction:
+            return 0
         if self.stands_still_for is not None and set(self.store.owned()) == set(range(self.bus.partitions)):
             return self._work_and_stand_still(self.stands_still_for)
         try:
@@ -231,17 +234,18 @@ class SimulatedDispatcher(Process):
 
     def _work_and_stand_still(self, for_s: float) -> int:
         """SIGSTOP in the middle of a transaction: what was read then is written when it goes on, if the fence lets it."""
-        self.stands_still_for = None
+        self.stands_still_for, self._is_in_transaction = None, True
         read = self.durable.copy()
         store = self.store.over(read)
         worked = store.work(self.around(), may_claim=True)
         self.stop(for_s)
         self.group.lose(self.member)
-        self.after(0.0, lambda: self._commit(read, store))
+        self.hold_first(lambda: self._commit(read, store))
         self.after(0.0, lambda: self.group.join(self.member))
         return worked
 
     def _commit(self, read: Durable, store: MemoryStore) -> None:
+        self._is_in_transaction = False
         try:
             self.store.check_fence()
         except LostPartition:

@@ -310,7 +310,8 @@ class Host:
     def _tell_some(self, directory: Directory, watch: Watch) -> None:
         printed = self._printed(directory)
         while watch.offset < len(printed):
-            size = self.world.random.randint(1, len(printed) - watch.offset)
+            left = len(printed) - watch.offset
+            size = self.world.random.randint(1, left) if self.world.chance(0.5) else left
             watch.see(OutputSeen(watch.visit, Stream.STDOUT, watch.offset, printed[watch.offset :][:size]))
             watch.offset += size
 

@@ -41,6 +41,7 @@ _BY_REPORTED_TIMES = frozenset({"due times", "two at once", "nothing after the v
 """Judged by the hosts themselves in promises.py, which need no report."""
 LONGEST_S = 4 * 3600.0
 PATIENCE_S = 900.0
+RESTORED_AFTER_S = 8.0
 _RECORDED = (PLANNING_EVENTS.name, DISPATCH_EVENTS.name, EXECUTION_EVENTS.name, PROGRESS_REPORTS.name)
 _MOST_TELLING = (EXECUTION_EVENTS.name, PROXY_COMMANDS.of(PROXY))
 _ROLES = {
@@ -218,11 +219,20 @@ class _Run:
         self.bus.slow_until = self.world.now + fault.size
 
     def _lag(self, fault: Fault) -> None:
+        if fault.extra < 0.3:
+            # The next command is read late.
+            self.at_command.append(lambda: self._lag_commands(fault.size))
+            return
         readers = self.bus.readers()
         if fault.extra < 0.6:
             readers = [reader for reader in readers if reader.place.topic in _MOST_TELLING] or readers
         if readers:
             readers[fault.target % len(readers)].lags_until = self.world.now + fault.size
+
+    def _lag_commands(self, for_s: float) -> None:
+        for reader in self.bus.readers():
+            if reader.place.topic == PROXY_COMMANDS.of(PROXY):
+                reader.lags_until = self.world.now + for_s
 
     def _repeat(self, fault: Fault) -> None:
         topics = (PROXY_COMMANDS.of(PROXY), EXECUTION_EVENTS.name, PLANNING_EVENTS.name, DISPATCH_EVENTS.name)
@@ -346,7 +356,8 @@ class _Run:
         self._restart(agent, 1.0 + fault.extra * 10)
 
     def _restore(self, fault: Fault) -> None:
-        """A backup now, and `size` seconds later all dispatchers begin again with it."""
+        """A backup now, and `size` seconds later all dispatchers are stopped, and begin again with it when nothing that they
+        had sent can still be on its way."""
         backup = self.dispatchers[0].durable.copy()
         self.left += 1
 
@@ -358,7 +369,7 @@ class _Run:
             restored = backup.copy()
             for dispatcher in self.dispatchers:
                 dispatcher.use(restored)
-                self._restart(dispatcher, 0.5)
+                self._restart(dispatcher, RESTORED_AFTER_S)
 
         self.world.after(fault.size, restore)
 

@@ -147,6 +147,10 @@ class Process:
         for of_generation, action in held:
             self.world.after(0.0, lambda g=of_generation, a=action: self._act(g, a))  # type: ignore[misc]
 
+    def hold_first(self, action: Action) -> None:
+        """What it does first when it goes on: it was stopped in the middle of that."""
+        self._held.insert(0, (self.generation, action))
+
     def after(self, delay_s: float, action: Action) -> None:
         """Let this process do something; not if it has died by then, and later if it stands still."""
         generation = self.generation

@@ -5,7 +5,7 @@ from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
-from chargehand_dispatcher.core.engine import Claimed, Desk, Surroundings
+from chargehand_dispatcher.core.engine import Claimed, Desk, Surroundings, beyond
 from chargehand_dispatcher.core.job_task import State
 from chargehand_dispatcher.core.rolling import halt_after, released_ordinals
 from chargehand_dispatcher.core.rules import Timers
@@ -248,3 +248,56 @@ def test_rolling_the_next_batch_is_released_when_the_one_before_has_its_verdicts
 @pytest.mark.parametrize(("limit", "largest"), [("0", 0), ("3", 3), ("10%", 2)])
 def test_rolling_halts_above_its_limit_of_failures(limit: str, largest: int) -> None:
     assert halt_after(Rolling(failure_limit=limit), 20) == largest
+
+
+def test_rest_what_was_said_later_takes_the_place_of_what_nobody_heard() -> None:
+    """Rule REST: a backup holds a verdict and a dispatch that were never published; another history was."""
+    backup = desk()
+    backup.take(scheduled())
+    backup.take(plan(0, 1))
+    backup.apply(task(0), Claimed())
+    backup.take(fact(AttemptEnded, 0, exit_status=0, ended_at=NOON))
+    backup.apply(task(1), Claimed())
+    backup.settle()
+    other = desk(40)
+    other.take(scheduled())
+    other.take(plan(0, 1))
+    other.apply(task(0), Claimed())
+    other.apply(task(1), Claimed())
+    for item in other.outgoing():
+        backup.restore(item)
+    assert backup.job_tasks[task(0)].state is State.DUE and not backup.invocations[INVOCATION].counts
+    for one in (task(0), task(1)):
+        assert backup.job_tasks[one].not_after == other.job_tasks[one].not_after
+    assert backup.told == {task(0), task(1)}
+
+
+def test_rest_a_repeat_in_its_own_log_brings_nothing_back() -> None:
+    first = desk(5)
+    first.take(scheduled())
+    first.take(plan(0))
+    first.apply(task(0), Claimed())
+    dispatched = first.outgoing()
+    first.said.clear()
+    later = desk(9, first)
+    later.take(fact(AttemptEnded, 0, exit_status=0, ended_at=NOON))
+    ended = later.outgoing()
+    log = [*dispatched, *ended, *dispatched]
+    assert beyond(log, NOON, NOON) == [*dispatched, *ended]
+    assert beyond(log, NOON + 5 * S, NOON + 5 * S) == ended
+
+
+def test_rest_an_invocation_whose_last_verdict_is_in_the_log_ends() -> None:
+    first = desk()
+    first.take(scheduled())
+    first.take(plan(0))
+    first.apply(task(0), Claimed())
+    first.take(fact(AttemptEnded, 0, exit_status=0, ended_at=NOON))
+    log = [item for item in first.outgoing() if not isinstance(item, JobInvocationEnded)]
+    restored = desk(5)
+    for item in log:
+        restored.restore(item)
+    for item in (scheduled(), plan(0)):
+        restored.take(item)
+    restored.end_restored([INVOCATION])
+    assert [type(item) for item in restored.outgoing()].count(JobInvocationEnded) == 1

@@ -698,3 +698,18 @@ def test_only_what_is_in_hand_and_connected_is_named_as_followed() -> None:
     assert is_followed(accepted()) and is_followed(starting()) and is_followed(following())
     assert not is_followed(following().given(ConnectionCut(1, "cut")))
     assert not is_followed(Story().given(ResumeReceived(resume())))
+
+
+def test_what_is_told_of_a_host_is_told_by_the_brokers_clock() -> None:
+    """Rule CLK: this clock is known to be a minute ahead; nothing is started by it, but what runs is told of in true times."""
+    ahead = replace(FACTS, clock_offset=60 * SECOND)
+    story = Story(ahead).given(ResumeReceived(resume()), Connected(1))
+    began = story.given(StartSeen(1, "boot", 4 * SECOND, existed=True)).only_said()
+    assert isinstance(began, AttemptStarted) and began.started_at == T0 - 64 * SECOND
+
+
+def test_a_tombstone_proves_nothing_to_an_agent_that_cannot_tell_the_time() -> None:
+    """Rules BOOT and CLK: it cannot know whether the host has booted since the attempt was issued."""
+    story = Story(replace(FACTS, clock_offset=None)).given(ResumeReceived(resume()), Connected(1))
+    said = story.given(NeverStartedSeen(1, NeverStartedWhy.TOMBSTONE)).only_said()
+    assert isinstance(said, AttemptInterrupted) and "clock" in said.detail

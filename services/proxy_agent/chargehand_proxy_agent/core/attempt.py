@@ -553,9 +553,11 @@ def _never_started_seen(attempt: Attempt, seen: NeverStartedSeen, now: datetime,
 
 
 def _doubt(attempt: Attempt, now: datetime, facts: AgentFacts) -> str:
-    """Why a tombstone is no proof here (docs/protocol.md, rules TRUTH and KEEP)."""
+    """Why a tombstone is no proof here (docs/protocol.md, rules TRUTH, KEEP and CLK)."""
     if attempt.phase is Phase.FOLLOWING:
         return "the host said that it had started, and now that it never has"
+    if facts.clock_offset is None:
+        return "this agent's clock was not compared with the broker's: whether the host has booted since is not known"
     if now > attempt.order.issued_at + facts.hosts_keep:
         return f"issued more than {facts.hosts_keep.days} days ago: the host need not know it any more"
     return ""

@@ -109,7 +109,9 @@ class Visit:
         if state is None:
             return None
         if look is not None:
-            order = offers.look_order(state.order, look, moment - state.order.issued_at, settings)
+            # By the broker's clock: whether the host has booted since must not hang on ours.
+            issued_ago = self._all.facts_to_start().true_time(moment) - state.order.issued_at
+            order = offers.look_order(state.order, look, issued_ago, settings)
             return connection.look(order)
         terms = rules.start_terms(state, moment)
         return None if terms is None else connection.start(offers.start_order(terms, settings), self._start_allowed)
