@@ -9,6 +9,8 @@ BIN := $(VENV)/bin
 TESTS ?= tests
 KILLS ?= 200
 SEED ?= 1
+SEEDS ?= 1000
+SIZE ?= small
 PYTHON ?= $(shell for python in python3 python3.14 python3.13 python3.12 python3.11; do \
 	$$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$python && break; done)
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet install
@@ -31,6 +33,14 @@ test: $(VENV)/test-libraries $(VENV)/project prepare lint ## run every check and
 .PHONY: chaos
 chaos: $(VENV)/test-libraries $(VENV)/project prepare ## kill -9 on everything, again and again (KILLS=200 SEED=1), with jobs on 50 hosts
 	@PYTHONPATH=tests $(BIN)/python -m chaos.campaign --kills $(KILLS) --seed $(SEED)
+
+.PHONY: mutants
+mutants: $(VENV)/test-libraries $(VENV)/project ## take out each rule and plant bugs: the simulation must notice (SEEDS=1000)
+	@PYTHONPATH=tests $(BIN)/python -m mutants --seeds $(SEEDS)
+
+.PHONY: bench
+bench: $(VENV)/test-libraries $(VENV)/project prepare ## measure how fast it is (ONLY=latency SIZE=full), as docs/benchmarks.md tells
+	@PYTHONPATH=tests $(BIN)/python -m benchmarks $(if $(ONLY),--only $(ONLY)) --size $(SIZE)
 
 .PHONY: lint
 lint: $(VENV)/test-libraries $(VENV)/project ## style, types and import rules

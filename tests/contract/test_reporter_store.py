@@ -8,6 +8,7 @@ from pathlib import Path
 from uuid import UUID, uuid4
 
 import pytest
+from chargehand_chassis.kafka import Mark
 from chargehand_reporter.core.catalog import Observation
 from chargehand_reporter.core.read_model import Said
 from chargehand_reporter.shell.folding import Folded, Folding
@@ -335,6 +336,18 @@ def test_a_store_keeps_its_name_and_a_new_one_has_another(stores: Stores, tmp_pa
     other = FoldStore(open_database("", tmp_path / "other", is_writer=True))
     assert other.store_id() != stores.store.store_id()
     other.database.close()
+
+
+def test_a_store_that_reads_everything_again_has_another_name_and_no_positions(stores: Stores, story: Story) -> None:
+    stores.take(story.lines())
+    name, known = stores.store.store_id(), stores.read.job_invocation(story.job_invocation_id)
+    stores.store.save_positions({("planning", 0): 9}, {("planning", 0): 9000})
+    assert stores.store.load_marks()["planning", 0] == Mark(9, 9000)
+    stores.store.read_again()
+    assert stores.store.store_id() != name
+    assert stores.store.load_marks() == {}
+    stores.take(story.lines())
+    assert stores.read.job_invocation(story.job_invocation_id) == known
 
 
 def test_a_reader_sees_that_something_changed(stores: Stores, story: Story) -> None:

@@ -1,7 +1,6 @@
 """Mutants are found: ten of them here, all of them by `make mutants`."""
 
 import pytest
-
 from mutants.__main__ import MUTANTS, hunt_apart
 from mutants.planting import changed, source_of
 
@@ -15,7 +14,7 @@ FOUND_SOON = (
     "OUTORD",
     "slots-one-more",
     "fold-resumed",
-    "relay-before-ack",
+    "fold-verdict-twice",
 )
 
 

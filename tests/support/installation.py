@@ -35,7 +35,7 @@ class Installation:
 
     def __init__(self, data: Path, settings: Mapping[str, str] = {}) -> None:
         self.data = data
-        self._environment = {
+        self.environment = {
             **os.environ,
             "CHARGEHAND_DATA": str(data),
             "XDG_CONFIG_HOME": str(data.parent / "config"),
@@ -52,7 +52,7 @@ class Installation:
         argv = [sys.executable, "-m", "chargehand", "up", "--output", "json"]
         errors = (self.data.parent / f"{self.data.name}.up.stderr").open("a")
         self._process = subprocess.Popen(
-            argv, env=self._environment, stdout=subprocess.PIPE, stderr=errors, text=True, stdin=subprocess.DEVNULL
+            argv, env=self.environment, stdout=subprocess.PIPE, stderr=errors, text=True, stdin=subprocess.DEVNULL
         )
         assert self._process.stdout is not None
         lines: list[str] = []
@@ -91,7 +91,7 @@ class Installation:
         """One command, and its exit status checked (None: any)."""
         done = subprocess.run(
             [sys.executable, "-m", "chargehand", *arguments],
-            env=self._environment, input=stdin, capture_output=True, text=True, timeout=within_s, check=False,
+            env=self.environment, input=stdin, capture_output=True, text=True, timeout=within_s, check=False,
         )  # fmt: skip
         assert status is None or done.returncode == status, (
             f"{arguments}: status {done.returncode}, not {status}\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}"

@@ -6,7 +6,7 @@ committed is read again, and what a dead process had sent may still be appended.
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import defaultdict, deque
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -16,6 +16,7 @@ from .world import Action, Process, World
 
 SESSION_S = 10.0
 READ_AT_ONCE = 100
+RETRY_S = 0.05
 
 
 class Place(NamedTuple):
@@ -53,6 +54,7 @@ class Bus:
         self._readers: dict[Place, list[Reader]] = defaultdict(list)
         self._channel: dict[tuple[str, Place], float] = {}
         self._acks: dict[tuple[str, Place], float] = {}
+        self._waiting: dict[tuple[str, Place], deque[_Sent]] = defaultdict(deque)
         self._sent: dict[str, int] = defaultdict(int)
         self._lost_from: dict[tuple[str, int], int] = {}
 
@@ -72,6 +74,7 @@ class Bus:
         """Append, later; what one process sends to one partition stays in order. `acked` if the process is still there."""
         self._sent[process.name] += 1
         sent = _Sent(process, process.generation, self._sent[process.name], place, items, acked)
+        self._waiting[process.name, place].append(sent)
         self._carry(sent, self.latency())
 
     def _carry(self, sent: _Sent, delay_s: float) -> None:
@@ -81,13 +84,20 @@ class Bus:
         self.world.after(at - self.world.now, lambda: self._arrive(sent))
 
     def _arrive(self, sent: _Sent) -> None:
+        waiting = self._waiting[sent.process.name, sent.place]
+        if waiting[0] is not sent:
+            # What was sent before it was refused, and is tried again: it comes first.
+            self.world.after(RETRY_S, lambda: self._arrive(sent))
+            return
         is_of_the_dead = sent.generation != sent.process.generation
         if is_of_the_dead and (self.is_down or self._is_lost(sent)):
+            waiting.popleft()
             return
         if self.is_down:
             # A producer that was refused waits before it tries again.
             self._carry(sent, self.down_until - self.world.now + self.world.between(0.0, 5.0))
             return
+        waiting.popleft()
         self.append(sent.place, sent.items)
         if sent.acked is not None and sent.generation == sent.process.generation:
             # Acknowledged in order, as it was appended.

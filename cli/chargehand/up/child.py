@@ -152,9 +152,7 @@ class Child:
     async def _watch(self, process: asyncio.subprocess.Process) -> None:
         """Until it is ready, and then that it answers at all: a process that is stuck as a whole cannot end itself."""
         await self._tell_settings(process)
-        if self._port:
-            await until_ready(self._port)
-        self.ready.set()
+        await self._until_ready()
         silent = 0
         while self._port:
             await asyncio.sleep(_ALIVE_EVERY_S)
@@ -163,6 +161,17 @@ class Child:
                 self._tell(f"{self.program.name} does not answer any more and is killed", True)
                 _signal(process, signal.SIGKILL)
                 return
+
+    async def _until_ready(self) -> None:
+        """Also if a person is needed: then it is said, and it runs on with what it can do."""
+        why = await until_ready(self._port) if self._port else ""
+        if why:
+            self._tell_with_log(f"{self.program.name} is not ready, and waiting does not help: {why}")
+            self.gave_up.set()
+        while why:
+            await asyncio.sleep(_ALIVE_EVERY_S)
+            why = await until_ready(self._port)
+        self.ready.set()
 
     async def _tell_settings(self, process: asyncio.subprocess.Process) -> None:
         if self._late is None or process.stdin is None:

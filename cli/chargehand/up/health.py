@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 
+from chargehand_chassis.errors import NEEDS_A_PERSON
+
 from .ports import LOOPBACK
 
 _ASKED_WITHIN_S = 5.0
@@ -25,13 +27,15 @@ async def ask(port: int, path: str) -> tuple[int, str] | None:
         return None
 
 
-async def until_ready(port: int) -> None:
-    """Returns when /readyz says 200."""
+async def until_ready(port: int) -> str:
+    """Returns when /readyz says 200: ""; or when it says that waiting does not help: why."""
     look_again_s = _FIRST_LOOK_S
     while True:
         answer = await ask(port, "/readyz")
         if answer is not None and answer[0] == 200:
-            return
+            return ""
+        if answer is not None and NEEDS_A_PERSON in answer[1]:
+            return answer[1].partition(NEEDS_A_PERSON)[2]
         await asyncio.sleep(look_again_s)
         look_again_s = min(_LAST_LOOK_S, look_again_s * 1.2)
 

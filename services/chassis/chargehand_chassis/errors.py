@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+NEEDS_A_PERSON = "needs a person: "
+"""How a service that runs says that waiting does not help (/readyz); supervisors look for it."""
+
 
 class ChargehandError(Exception):
     """Base of what this program raises on purpose. The text says what was wrong, where, and what to do."""

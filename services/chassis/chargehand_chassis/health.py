@@ -12,7 +12,7 @@ from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
 from prometheus_client import make_wsgi_app
 
-from .errors import FatalFailure
+from .errors import NEEDS_A_PERSON, FatalFailure
 from .metrics import METRICS, REGISTRY
 
 _StartResponse = Callable[..., Any]
@@ -27,9 +27,9 @@ class Health:
         self._server: WSGIServer | None = None
         self._metrics = make_wsgi_app(REGISTRY)
 
-    def set_ready(self, is_ready: bool, why: str = "") -> None:
-        """Ready, or not and why."""
-        self._is_ready, self._why = is_ready, why
+    def set_ready(self, is_ready: bool, why: str = "", *, needs_a_person: bool = False) -> None:
+        """Ready, or not and why; and whether waiting does not help."""
+        self._is_ready, self._why = is_ready, f"{NEEDS_A_PERSON}{why}" if needs_a_person else why
         METRICS.ready.set(1 if is_ready else 0)
 
     @property

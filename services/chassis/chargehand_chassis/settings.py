@@ -24,6 +24,9 @@ class KafkaSettings(BaseSettings):
     )
     kafka_ca_file: Path | None = Field(None, description="Certificate authority of the brokers; given: TLS is used.")
     publish_timeout: timedelta = Field(timedelta(seconds=60), description="How long an acknowledgement is waited for.")
+    session_timeout: timedelta = Field(
+        timedelta(seconds=6), description="An instance not heard by Kafka for so long loses its partitions."
+    )
     partitions: int = Field(4, ge=1, le=1000, description="Partitions of each topic when it is made; checked at start.")
     replication_factor: int = Field(1, ge=1, le=7, description="Copies of each topic when it is made.")
 

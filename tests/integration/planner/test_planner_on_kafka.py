@@ -215,7 +215,8 @@ async def test_ret_a_planner_whose_log_was_cut_stops_and_says_where(world: Surro
     connection.close()
     world.planner.start()
     assert await world.planner.ended() == 78
-    assert "the log ends at" in world.planner.log
+    assert "messages are missing" in world.planner.log
+    assert "see `chargehand repair`" in world.planner.log
 
 
 async def test_a_flood_of_what_nobody_can_believe_stops_no_partition(world: Surroundings) -> None:

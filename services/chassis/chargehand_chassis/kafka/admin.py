@@ -18,6 +18,7 @@ from ..settings import KafkaSettings
 from .connection import connection
 
 _READY_WITHIN_S = 60.0
+_MEMBERS = 5  # of a group's description: error, group, state, kind, protocol, members
 
 
 async def ensure_topics(settings: KafkaSettings, proxies: Iterable[str] = ()) -> None:
@@ -38,6 +39,13 @@ async def topics_ready(settings: KafkaSettings, topics: Iterable[str] = ()) -> N
     names = list(topics) or [topic.name for topic in TOPICS if not topic.is_per_proxy]
     async with _admin(settings) as admin:
         await _wait(admin, {name: settings.partitions for name in names})
+
+
+async def group_members(settings: KafkaSettings, group: str) -> int:
+    """How many members a consumer group has; one that was killed counts until its session is over."""
+    async with _admin(settings) as admin:
+        answers = await admin.describe_consumer_groups([group])
+    return sum(len(described[_MEMBERS]) for answer in answers for described in answer.groups)
 
 
 @asynccontextmanager

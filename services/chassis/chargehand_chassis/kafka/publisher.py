@@ -23,6 +23,7 @@ from ..keys import OwnKeys
 from ..metrics import METRICS
 from ..settings import KafkaSettings
 from .connection import connection, partition_of
+from .marks import Mark
 
 
 class Publisher:
@@ -34,8 +35,8 @@ class Publisher:
         self._source = source
         self._producer: AIOKafkaProducer | None = None
         self._partition_counts: dict[str, int] = {}
-        self.ends: dict[tuple[str, int], int] = {}
-        """The offset after the last acknowledged message, by topic and partition."""
+        self.ends: dict[tuple[str, int], Mark] = {}
+        """The place after the last acknowledged message, by topic and partition."""
 
     async def start(self) -> None:
         producer = AIOKafkaProducer(
@@ -103,7 +104,7 @@ class Publisher:
         appends = await asyncio.gather(*waits)
         for append in appends:
             place = (append.topic, append.partition)
-            self.ends[place] = max(self.ends.get(place, 0), append.offset + 1)
+            self.ends[place] = max(self.ends.get(place, Mark(0)), Mark(append.offset + 1, append.timestamp))
         latest = max((append.timestamp for append in appends), default=None)
         appended = None if latest is None else datetime.fromtimestamp(latest / 1000, UTC)
         return [(topic, messages, items) for topic, (messages, items) in counts.items()], appended

@@ -25,8 +25,8 @@ _CHECK_EVERY_S = 10.0
 
 
 class PartitionReader:
-    """A member of a consumer group over topics. `on_assigned` answers where to begin: offsets to seek to, else the
-    committed or earliest ones."""
+    """A member of a consumer group over topics. `on_assigned` answers where to begin; of partitions it does not name nothing is
+    read, and a log that goes back is an error. Without it the committed or earliest offsets count."""
 
     def __init__(
         self,
@@ -44,7 +44,11 @@ class PartitionReader:
         self._on_revoked = on_revoked
         self._stall_after_s = stall_after_s
         self._failure: BaseException | None = None
+        self._begun: dict[TopicPartition, int] = {}
+        self._assigned_in: dict[TopicPartition, int] = {}
+        self._assignments = 0
         self._checked = self._advanced = time.monotonic()
+        session_ms = round(settings.session_timeout.total_seconds() * 1000)
         self._consumer = AIOKafkaConsumer(
             **connection(settings),
             client_id=group,
@@ -53,31 +57,62 @@ class PartitionReader:
             enable_auto_commit=False,
             auto_offset_reset="earliest",
             partition_assignment_strategy=(RangePartitionAssignor,),
-            session_timeout_ms=6_000,
-            heartbeat_interval_ms=2_000,
-            rebalance_timeout_ms=8_000,
+            session_timeout_ms=session_ms,
+            heartbeat_interval_ms=session_ms // 3,
+            rebalance_timeout_ms=session_ms + 2_000,
             max_partition_fetch_bytes=2 * 1024 * 1024,
             fetch_max_wait_ms=500,
         )
+        # A connection of its own: on the consumer's the question would wait behind its long fetch, for half a second.
+        self._asker = AIOKafkaConsumer(**connection(settings), enable_auto_commit=False)
 
     async def start(self) -> None:
+        await self._asker.start()
         self._consumer.subscribe(self._topics, listener=_Listener(self))
         await self._consumer.start()
 
     async def stop(self) -> None:
         await self._consumer.stop()
+        await self._asker.stop()
 
     async def getmany(self, timeout_ms: int = 1000, max_records: int = 500) -> dict[TopicPartition, list[Any]]:
         """What has arrived, by partition in offset order; empty after `timeout_ms`. Raises what `on_assigned` raised."""
         if self._failure is not None:
             raise self._failure
-        records = await self._consumer.getmany(timeout_ms=timeout_ms, max_records=max_records)
+        assignments = self._assignments
+        records = dict(await self._consumer.getmany(timeout_ms=timeout_ms, max_records=max_records))
         if self._failure is not None:
             raise self._failure
         if records:
             self._advanced = time.monotonic()
         await self._check_progress()
-        return dict(records)
+        return records if self._on_assigned is None else self._of_our_positions(records, assignments)
+
+    def _of_our_positions(
+        self, records: Mapping[TopicPartition, list[Any]], assignments: int
+    ) -> dict[TopicPartition, list[Any]]:
+        """Without what comes from Kafka's own positions: while we are still asked where to begin, or when we had just said it."""
+        ours: dict[TopicPartition, list[Any]] = {}
+        for tp, some in records.items():
+            begun = self._begun.get(tp)
+            if begun is None or not some:
+                continue
+            if self._assigned_in[tp] > assignments:
+                self._consumer.seek(tp, begun)
+                continue
+            self._check_order(tp, begun, some[0].offset)
+            self._begun[tp] = some[-1].offset + 1
+            ours[tp] = some
+        return ours
+
+    @staticmethod
+    def _check_order(tp: TopicPartition, begun: int, offset: int) -> None:
+        """A consumer whose position lies beyond the end of its log begins again at the beginning, without a word."""
+        if offset < begun:
+            raise TransientFailure(
+                f"{tp.topic}/{tp.partition} was read up to {begun} and goes on at {offset}: the log was cut meanwhile; positions "
+                "are compared anew"
+            )
 
     def assignment(self) -> frozenset[TopicPartition]:
         return frozenset(self._consumer.assignment())
@@ -89,7 +124,7 @@ class PartitionReader:
     async def end_offsets(self, partitions: Iterable[TopicPartition]) -> dict[TopicPartition, int]:
         """The offsets after the last records, fetched now (docs/protocol.md, rule WM). TransientFailure if they cannot be."""
         try:
-            return dict(await self._consumer.end_offsets(list(partitions)))
+            return dict(await self._asker.end_offsets(list(partitions)))
         except KafkaError as error:
             raise TransientFailure(f"the ends of the log cannot be fetched: {error!r}") from error
 
@@ -139,10 +174,18 @@ class PartitionReader:
         if self._on_assigned is None or not partitions:
             return
         positions = await self._on_assigned(partitions)
-        for partition, offset in positions.items():
-            self._consumer.seek(partition, offset)
+        self._assignments += 1
+        self._begun |= positions
+        self._assigned_in |= dict.fromkeys(positions, self._assignments)
+        for partition in partitions:
+            self._consumer.seek(partition, positions.get(partition, 0))
+            if partition not in positions:
+                self._consumer.pause(partition)
 
     async def revoked(self, partitions: list[TopicPartition]) -> None:
+        for partition in partitions:
+            self._begun.pop(partition, None)
+            self._assigned_in.pop(partition, None)
         if self._on_revoked is not None and partitions:
             await self._on_revoked(partitions)
 

@@ -164,7 +164,8 @@ class Desk:
         known = self.job_tasks.get(item.job_task_id) or _stub(item, item.host_id, item.host_name, item.proxy)
         if known.state is State.ENDED:
             self._take_back_verdict(known)
-        is_new_try = known.first_dispatched_at is None or item.tried > known.tried
+        is_other = item.attempt <= known.last_attempt
+        is_new_try = known.first_dispatched_at is None or item.tried > known.tried or is_other
         self._lay(
             replace(
                 known,

@@ -364,7 +364,12 @@ def _is_followed(job_task: JobTask, at: Circumstances) -> bool:
     deadline, word = job_task.run_deadline, job_task.last_word_at
     is_late = deadline is not None and at.now >= deadline + at.timers.margin
     is_news = at.heard_at is not None and (word is None or at.heard_at > word)
-    return job_task.state in _HELD and is_news and not is_late
+    return _is_held(job_task) and is_news and not is_late
+
+
+def _is_held(job_task: JobTask) -> bool:
+    """An agent has accepted it; a due one, if the log has lost the word of one that may have (repair.py)."""
+    return job_task.state in _HELD or (job_task.state is State.DUE and bool(job_task.acceptors))
 
 
 def _is_asked_a_last_time(job_task: JobTask, at: Circumstances) -> bool:
@@ -389,7 +394,7 @@ def _should_ask(job_task: JobTask, at: Circumstances) -> bool:
     if job_task.is_cancelling or at.is_past(job_task.run_deadline):
         return True
     word = job_task.last_word_at
-    return job_task.state in _HELD and (word is None or at.now >= word + at.timers.ask_after)
+    return _is_held(job_task) and (word is None or at.now >= word + at.timers.ask_after)
 
 
 def _may_be_asked(job_task: JobTask, at: Circumstances) -> bool:
@@ -466,7 +471,7 @@ def _instants(job_task: JobTask, at: Circumstances) -> tuple[datetime | None, ..
     asked_again = job_task.asked_at and job_task.asked_at + timers.ask_again
     undecided = job_task.state in _UNDECIDED and job_task.is_released_by_all and job_task.not_after
     is_last = _is_asked_a_last_time(job_task, at)
-    is_asked_for = job_task.state in _HELD and not is_last
+    is_asked_for = _is_held(job_task) and not is_last
     silent = is_asked_for and job_task.last_word_at and job_task.last_word_at + timers.ask_after
     return (
         _end_of_patience(job_task, at),

@@ -10,11 +10,12 @@ import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from itertools import groupby
 from typing import Any
 from uuid import UUID
 
 from chargehand_schemas import dispatch
-from chargehand_schemas.base import Item
+from chargehand_schemas.base import MAX_ITEMS_PER_MESSAGE, Item
 from chargehand_schemas.properties import ExecutionProperties
 from chargehand_schemas.reasons import JobTaskStatus, Reason
 
@@ -210,6 +211,17 @@ class OutboxRow:
     @property
     def key(self) -> tuple[int, int]:
         return self.partition, self.number
+
+
+def outbox_rows(partition: int, items: Iterable[Item], at_us: int, first: int) -> list[OutboxRow]:
+    """Items of one partition in their order, a row for each message to be; numbered from `first` on."""
+    rows: list[OutboxRow] = []
+    for _, run in groupby(items, key=type):
+        some = list(run)
+        for start in range(0, len(some), MAX_ITEMS_PER_MESSAGE):
+            chunk = tuple(some[start : start + MAX_ITEMS_PER_MESSAGE])
+            rows.append(OutboxRow(partition, first + len(rows), at_us, chunk))
+    return rows
 
 
 OUTBOX_COLUMNS = ("partition", "number", "at", "model", "items")

@@ -34,4 +34,11 @@ create table proxy_slots (proxy text primary key);
 create table outbox (partition integer not null, number bigint not null, at bigint not null, model text not null,
     items text not null, primary key (partition, number));
 """,
+    """
+alter table inbox add column append_ms bigint not null default 0;
+alter table partition_owner add column own_log_ms bigint not null default 0;
+alter table partition_owner add column kept_from bigint not null default 0;
+update partition_owner set kept_from = own_log_offset;
+alter table outbox add column next_offset bigint;
+""",
 )

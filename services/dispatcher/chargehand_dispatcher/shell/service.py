@@ -46,14 +46,14 @@ from .database import open_database
 from .intake import is_in_place, may_say, of_another_proxy, out_of_place
 from .rows import OutboxRow
 from .settings import DispatcherSettings
-from .store import DispatcherStore, InboxGroup, LostPartition, MissingMessages
+from .store import GROUP, DispatcherStore, InboxGroup, LostPartition, MissingMessages
 from .taking import Taking
 
 T = TypeVar("T")
 INBOX = (PLANNING_EVENTS.name, EXECUTION_EVENTS.name)
 _IDLE_S = 30.0
 _FLUSH_AFTER_S = 1.0
-_OWN_LOG_EVERY_S = 10.0
+_TIDY_EVERY_S = 10.0
 _LOG_WITHIN_S = 10.0
 
 
@@ -111,7 +111,7 @@ class Dispatcher:
         self._reader = PartitionReader(
             self._settings,
             INBOX,
-            group="chargehand.dispatcher",
+            group=GROUP,
             instance=f"dispatcher-{self._settings.instance}",
             on_assigned=self._assigned,
             on_revoked=self._revoked,
@@ -201,7 +201,7 @@ class Dispatcher:
         self._context.log.critical("partition_stopped", partition=number, why=why)
 
     def _tell_health(self) -> None:
-        self._context.health.set_ready(not self._stopped, "; ".join(self._stopped.values()))
+        self._context.health.set_ready(not self._stopped, "; ".join(self._stopped.values()), needs_a_person=True)
 
     # --- the inbox
 
@@ -228,7 +228,7 @@ class Dispatcher:
             return
         except MissingMessages as missing:
             await self.in_thread(partial(self.store.release, [missing.partition]))
-            self._stop_partition(missing.partition, f"{missing}; {REPAIR}")
+            self._stop_partition(missing.partition, str(missing))
             self._tell_health()
             await self._take_rest(groups, frozenset({missing.partition}))
             return
@@ -253,9 +253,10 @@ class Dispatcher:
         items: list[Item] = []
         rejected: list[Rejected] = []
         first = next_offset = -1
+        append_ms = 0
         for record in records:
             first = record.offset if first < 0 else first
-            next_offset = record.offset + 1
+            next_offset, append_ms = record.offset + 1, record.timestamp
             message = read_record(record, self._keyring.keyring)
             if isinstance(message, Rejected):
                 rejected.append(message)
@@ -264,7 +265,7 @@ class Dispatcher:
             METRICS.items_read.labels(tp.topic).inc(len(message.items))
             items += await self._believed(message, record)
         await self._dead_letters.put(rejected)
-        return InboxGroup(tp.partition, tp.topic, next_offset, tuple(items), first)
+        return InboxGroup(tp.partition, tp.topic, next_offset, tuple(items), first, append_ms)
 
     async def _believed(self, message: Received, record: Any) -> list[Item]:
         allowed = [item for item in message.items if may_say(message, item)]
@@ -313,7 +314,9 @@ class Dispatcher:
             await asyncio.sleep(1)
             return
         self._context.faults.reach("dispatcher.after_publish")
-        await self.in_thread(lambda: self.store.published(rows))
+        own = DISPATCH_EVENTS.name
+        ends = {partition: mark for (topic, partition), mark in self._publisher.ends.items() if topic == own}
+        await self.in_thread(lambda: self.store.published(rows, ends))
         if self._is_pressed():
             self._changed.set()
         self._publishing_since = None
@@ -461,20 +464,14 @@ class Dispatcher:
             METRICS.slots_held.set(sum(numbers.get(state, 0) for state in ("due", "accepted", "running")))
             if (failure := self._keyring.failure()) is not None:
                 raise TransientFailure(f"the keyring is followed no more: {failure!r}")
-            await self._note_own_log()
-            await asyncio.sleep(_OWN_LOG_EVERY_S)
+            await self._tidy()
+            await asyncio.sleep(_TIDY_EVERY_S)
 
-    async def _note_own_log(self) -> None:
-        """So that a restart folds little. What stands in the log now was said by this store, or is folded into it."""
-        mine = await self.in_thread(self.store.owned)
+    async def _tidy(self) -> None:
         try:
-            ends = await self.reader.end_offsets([TopicPartition(DISPATCH_EVENTS.name, number) for number in mine])
-            await self.in_thread(partial(self.store.note_own_log, {tp.partition: end for tp, end in ends.items()}))
-        except (TransientFailure, LostPartition) as failure:
-            self._context.log.warning("own_log_not_noted", why=str(failure))
-
-
-REPAIR = "messages are missing: restore the log or the store. Nothing is skipped"
+            await self.in_thread(self.store.tidy)
+        except LostPartition as lost:
+            self._context.log.warning("partitions_lost", partitions=sorted(lost.partitions))
 
 
 async def _is_set(event: asyncio.Event, within_s: float) -> bool:

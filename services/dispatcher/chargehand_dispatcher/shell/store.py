@@ -11,16 +11,26 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from itertools import groupby
 from uuid import UUID, uuid4
 
 from chargehand_chassis.errors import FatalFailure
-from chargehand_schemas.base import MAX_ITEMS_PER_MESSAGE, InvocationItem, Item, JobTaskItem
+from chargehand_chassis.kafka import Mark, is_cut
+from chargehand_schemas.base import InvocationItem, Item, JobTaskItem
 from chargehand_schemas.planning import JobInvocationCancelRequested, JobTasksPlanned
+from chargehand_schemas.topics import DISPATCH_EVENTS, EXECUTION_EVENTS, PLANNING_EVENTS
 
 from chargehand_dispatcher.core.claims import Queue, choose
-from chargehand_dispatcher.core.engine import Claimed, Desk, Surroundings, TimePassed, word_to_all
+from chargehand_dispatcher.core.engine import (
+    Claimed,
+    Desk,
+    Surroundings,
+    TimePassed,
+    beyond,
+    is_given_way,
+    word_to_all,
+)
 from chargehand_dispatcher.core.invocation import Invocation
 from chargehand_dispatcher.core.job_task import SLOT_STATES, JobTask, State
 from chargehand_dispatcher.core.table import AgentLost, AgentRestarted, CheckedIn, Event
@@ -39,16 +49,28 @@ from .rows import (
     job_task_of,
     job_task_row,
     outbox_row_of,
+    outbox_rows,
     outbox_values,
 )
 from .schema import BYTES, STEPS
 
+GROUP = "chargehand.dispatcher"
 SWEEP = 2000
 CLAIM = 500
+KEEP_RECORDS = 200
+KEEP_FOR = timedelta(minutes=1)
+"""How much of what it said is kept, in records and by age: a log that a crash of its machine has cut is given it again
+(docs/adr/0023). Linux writes what it holds in memory after 30 s."""
 _BLOCKED_AGAIN_US = 1_000_000
+_ALL = 2**31 - 1
+_HELD_BACK_US = 2**53
+"""An instant that never comes, in microseconds: of job tasks that a rolling invocation has not let go yet."""
 
 _JOB_TASKS = f"select {', '.join(JOB_TASK_COLUMNS)} from job_task where "
 _INVOCATIONS = f"select {', '.join(INVOCATION_COLUMNS)} from invocation where "
+_OWN_LOG = "select own_log_offset from partition_owner where partition = ?"
+_OLD = "where partition = ? and at < ? and next_offset <= ?"
+_KEPT_FROM = "update partition_owner set kept_from = ? where partition = ?"
 _IN_FLIGHT = "state in ('due', 'accepted', 'running')"
 
 
@@ -65,18 +87,29 @@ class MissingMessages(Exception):
 
     def __init__(self, partition: int, topic: str, position: int, found: int) -> None:
         self.partition = partition
-        super().__init__(f"{topic}/{partition}: the store stands at {position}, the log goes on at {found}")
+        what = f"{topic}/{partition}: the store stands at {position}, the log goes on at {found}"
+        super().__init__(is_cut(f"{what}: {found - position} messages are missing"))
 
 
 @dataclass(frozen=True, slots=True)
 class InboxGroup:
-    """Items of one partition of one topic, the offset after them, and that of the first message."""
+    """Items of one partition of one topic, the offset after them, that of the first message, and the broker's time of the last."""
 
     partition: int
     topic: str
     next_offset: int
     items: tuple[Item, ...]
     first_offset: int | None = None
+    append_ms: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Published:
+    """Rows of the outbox by number that are acknowledged, and the place in the log after them; None: not known."""
+
+    first: int
+    last: int
+    mark: Mark | None
 
 
 class DispatcherStore:
@@ -87,11 +120,12 @@ class DispatcherStore:
         self._proxy_limit = proxy_limit
         self._owners: dict[int, str] = {}
         self._taking: set[int] = set()
+        self._restored: dict[int, set[UUID]] = {}
         self._is_unswept = True
         self._known: dict[UUID, tuple[int, Invocation]] = {}
         self._unpublished: dict[int, deque[OutboxRow]] = {}
         self._numbers: dict[int, int] = {}
-        self._published: dict[int, int] = {}
+        self._published: dict[int, Published] = {}
         self._said_now: list[OutboxRow] = []
         self._freed = True
         self._claim_again_us: int | None = 0
@@ -126,11 +160,12 @@ class DispatcherStore:
         owner = str(uuid4())
         with self._database.transaction():
             self._database.execute(
-                "insert into partition_owner values (?, ?, 0, 0, 0) on conflict (partition) do update set owner = excluded.owner",
+                "insert into partition_owner (partition, owner, clock_us, own_log_offset, log_clock_us) values (?, ?, 0, 0, 0) "
+                "on conflict (partition) do update set owner = excluded.owner",
                 (partition, owner),
             )
             rows = self._database.execute("select topic, next_offset from inbox where partition = ?", (partition,))
-            own = self._database.execute("select own_log_offset from partition_owner where partition = ?", (partition,))
+            own = self._database.execute(_OWN_LOG, (partition,))
         self._owners[partition] = owner
         if not is_whole:
             self._taking.add(partition)
@@ -138,12 +173,18 @@ class DispatcherStore:
         self._load_outbox(partition)
         return {topic: offset for topic, offset in rows}, own[0][0]
 
+    def marks(self, partition: int) -> dict[str, Mark]:
+        """By topic, how far its inbox was read and its own log is known; also where nothing was read yet."""
+        return read_marks(self._database, partition)
+
     def _load_outbox(self, partition: int) -> None:
-        question = f"select {', '.join(OUTBOX_COLUMNS)} from outbox where partition = ? order by number"
+        columns = ", ".join(OUTBOX_COLUMNS)
+        question = f"select {columns} from outbox where partition = ? and next_offset is null order by number"
         rows = deque(outbox_row_of(values) for values in self._database.execute(question, (partition,)))
         self._unpublished[partition] = rows
         # A number is not used again within an ownership; before it, nothing in memory refers to one.
-        self._numbers[partition] = rows[-1].number + 1 if rows else 1
+        last = self._database.execute("select max(number) from outbox where partition = ?", (partition,))[0][0]
+        self._numbers[partition] = 1 if last is None else last + 1
         self._published.pop(partition, None)
 
     def open(self, partition: int) -> None:
@@ -156,6 +197,7 @@ class DispatcherStore:
         for partition in partitions:
             self._owners.pop(partition, None)
             self._taking.discard(partition)
+            self._restored.pop(partition, None)
             self._unpublished.pop(partition, None)
             self._published.pop(partition, None)
         self._forget_memory()
@@ -174,12 +216,12 @@ class DispatcherStore:
         """All or nothing, for the owner of these partitions: the instant of the transaction, by the store's clock, which never
         goes back within a partition (rule CLK)."""
         self._said_now.clear()
-        published = dict(self._published)
+        published = {one: self._published[one] for one in partitions if one in self._published}
         try:
             with self._database.transaction():
                 now_us = self._fence(partitions)
-                for one, number in published.items():
-                    self._database.execute("delete from outbox where partition = ? and number <= ?", (one, number))
+                for one, rows in published.items():
+                    self._note_published(one, rows)
                 yield at_us(now_us)
         except LostPartition as lost:
             self.release(lost.partitions)
@@ -187,9 +229,23 @@ class DispatcherStore:
         except BaseException:
             self._forget_memory()
             raise
-        self._published = {one: number for one, number in self._published.items() if number > published.get(one, 0)}
+        for one in published:
+            del self._published[one]
         for row in self._said_now:
             self._unpublished[row.partition].append(row)
+
+    def _note_published(self, partition: int, rows: Published) -> None:
+        """They are kept for a while, with the place they have in the log at most."""
+        where = "where partition = ? and number >= ? and number <= ?"
+        if rows.mark is None:
+            self._database.execute(f"delete from outbox {where}", (partition, rows.first, rows.last))
+            return
+        at, append_ms = rows.mark
+        self._database.execute(f"update outbox set next_offset = ? {where}", (at, partition, rows.first, rows.last))
+        self._database.execute(
+            "update partition_owner set own_log_offset = ?, own_log_ms = ? where partition = ? and own_log_offset < ?",
+            (at, append_ms, partition, at),
+        )
 
     def _fence(self, partitions: Sequence[int]) -> int:
         marks = ", ".join("?" for _ in partitions)
@@ -232,38 +288,50 @@ class DispatcherStore:
             return False
         if group.first_offset is not None and group.first_offset > position:
             raise MissingMessages(group.partition, group.topic, position, group.first_offset)
-        self._put_position(group.partition, group.topic, group.next_offset)
+        self._put_position(group.partition, group.topic, Mark(group.next_offset, group.append_ms))
         return True
 
-    def _put_position(self, partition: int, topic: str, next_offset: int) -> None:
-        columns = ("partition", "topic", "next_offset")
-        self._database.put("inbox", columns, ("partition", "topic"), [(partition, topic, next_offset)])
+    def _put_position(self, partition: int, topic: str, mark: Mark) -> None:
+        columns = ("partition", "topic", "next_offset", "append_ms")
+        self._database.put("inbox", columns, ("partition", "topic"), [(partition, topic, *mark)])
 
     def positions(self, topic: str) -> dict[int, int]:
         """Next offsets of a topic, by partition."""
         return dict(self._database.execute("select partition, next_offset from inbox where topic = ?", (topic,)))
 
     def restore(
-        self, partition: int, items: Sequence[Item], next_offset: int, around: Surroundings, *, is_last: bool = True
+        self,
+        partition: int,
+        items: Sequence[Item],
+        next_offset: int,
+        around: Surroundings,
+        *,
+        is_last: bool = True,
+        append_ms: int = 0,
     ) -> int:
         """Fold the partition's own dispatch-events beyond what this store knows (rule REST): those later than its clock, which
         goes on when the last part is folded. What waits in the outbox and stands in the log is not published again. The number
         of events folded."""
         with self._database.transaction():
             known_until, log_clock = self._clocks_of(partition)
-            beyond = [item for item in items if as_us(item.time) > known_until]
-            desk = self._lay([InboxGroup(partition, "", 0, tuple(beyond))], around)
-            for item in beyond:
+            later = beyond(items, at_us(known_until), at_us(max(known_until, log_clock)))
+            desk = self._lay([InboxGroup(partition, "", 0, tuple(later))], around)
+            for item in later:
                 desk.restore(item)
+            touched = {desk.job_tasks[one].job_invocation_id for one in desk.told if one in desk.job_tasks}
             desk.said.clear()
             self._save(desk)
-            log_clock = max([log_clock, *(as_us(item.time) for item in beyond)])
+            if later:
+                self._restored.setdefault(partition, set()).update(touched)
+            log_clock = max([log_clock, *(as_us(item.time) for item in later)])
             self._database.execute(
-                "update partition_owner set own_log_offset = ?, log_clock_us = ?, clock_us = ? where partition = ?",
-                (next_offset, log_clock, max(known_until, log_clock) if is_last else known_until, partition),
+                "update partition_owner set own_log_offset = ?, own_log_ms = ?, log_clock_us = ?, clock_us = ? "
+                "where partition = ?",
+                (next_offset, append_ms, log_clock, max(known_until, log_clock) if is_last else known_until, partition),
             )
-            self._drop_said({item.id for item in items}, partition)
-        return len(beyond)
+            self._database.execute(_KEPT_FROM, (next_offset, partition))
+            self._drop_said({item.id for item in items}, desk.told, touched, partition)
+        return len(later)
 
     def _clocks_of(self, partition: int) -> tuple[int, int]:
         question = "select owner, clock_us, log_clock_us from partition_owner where partition = ?"
@@ -272,26 +340,47 @@ class DispatcherStore:
             raise LostPartition([partition])
         return int(rows[0][1]), int(rows[0][2])
 
-    def _drop_said(self, ids: set[UUID], partition: int) -> None:
+    def look_again(self, partition: int, around: Surroundings) -> None:
+        """After its own log has brought something back, and the plans are read: end what has ended, and look anew at what waits
+        for an instant; only now all is known that says when."""
+        touched = self._restored.pop(partition, None)
+        if touched is None:
+            return
+        with self._transaction([partition]) as around.now:
+            desk = Desk(around)
+            self._load_invocations(desk, touched)
+            desk.end_restored(sorted(touched & desk.invocations.keys()))
+            self._save(desk)
+            self._say(desk)
+            now = as_us(around.now)
+            self._database.execute(
+                "update job_task set look_at = ? where partition = ? and look_at > ?", (now, partition, now)
+            )
+
+    def _drop_said(self, ids: set[UUID], told: set[UUID], touched: set[UUID], partition: int) -> None:
         left: deque[OutboxRow] = deque()
         for row in self._unpublished[partition]:
-            items = tuple(item for item in row.items if item.id not in ids)
+            items = tuple(item for item in row.items if item.id not in ids and not is_given_way(item, told, touched))
             if items:
                 left.append(OutboxRow(row.partition, row.number, row.at_us, items))
             else:
                 self._database.execute("delete from outbox where partition = ? and number = ?", row.key)
         self._unpublished[partition] = left
 
-    def note_own_log(self, offsets: Mapping[int, int]) -> None:
-        """Own partitions' ends of dispatch-events: what stands below came from this store, and need not be folded again."""
-        partitions = sorted(offsets.keys() & self._owners.keys())
-        if partitions:
-            with self._transaction(partitions):
-                for partition in partitions:
-                    self._database.execute(
-                        "update partition_owner set own_log_offset = ? where partition = ?",
-                        (offsets[partition], partition),
-                    )
+    def tidy(self) -> None:
+        """Drop what was said long ago, and is safe in the log by now."""
+        partitions = self.owned()
+        if not partitions:
+            return
+        with self._transaction(partitions) as now:
+            before = as_us(now - KEEP_FOR)
+            for partition in partitions:
+                own = self._database.execute(_OWN_LOG, (partition,))[0][0]
+                old = (partition, before, own - KEEP_RECORDS)
+                last = self._database.execute(f"select max(next_offset) from outbox {_OLD}", old)[0][0]
+                if last is not None:
+                    self._database.execute(f"delete from outbox {_OLD}", old)
+                    self._database.execute(_KEPT_FROM, (last, partition))
 
     # --- time
 
@@ -359,7 +448,8 @@ class DispatcherStore:
             self._place(desk, [(partition, known)])
             count = self._sweep_one(desk, known)
             done += count
-            if count < SWEEP:
+            # What it was told may have ended it: then it is to be forgotten next.
+            if count < SWEEP and desk.invocations[known.job_invocation_id].is_ended == known.is_ended:
                 self._database.execute(
                     "update invocation set is_swept = 1 where job_invocation_id = ?", (known.job_invocation_id.bytes,)
                 )
@@ -404,7 +494,7 @@ class DispatcherStore:
                 desk.job_tasks[job_task.job_task_id] = job_task
             desk.apply(job_task.job_task_id, Claimed())
         self._save(desk)
-        self._requeue(heads)
+        self._requeue(desk, heads)
         self._freed = len(chosen) >= CLAIM
         self._claim_again_us = self._next_claim(self.owned(), now_us, is_blocked=len(chosen) < sum(map(len, heads)))
         return len(chosen)
@@ -433,7 +523,7 @@ class DispatcherStore:
                 _JOB_TASKS
                 + "job_invocation_id = ? and proxy = ? and state = 'waiting' and due_at <= ? and ordinal < ? "
                 "order by due_at, ordinal limit ?",
-                (job_invocation_id.bytes, proxy, now_us, 2**31 - 1 if released is None else released, room),
+                (job_invocation_id.bytes, proxy, now_us, _ALL if released is None else released, room),
             )
             job_tasks = [job_task_of(row) for row in rows]
         return Queue(job_invocation_id, proxy, tuple(job_tasks), held, known.properties.concurrency, free)
@@ -452,15 +542,19 @@ class DispatcherStore:
         held = "select count(*) from job_task where job_invocation_id = ? and " + _IN_FLIGHT
         return {one: self._database.execute(held, (one,))[0][0] for one in invocations}
 
-    def _requeue(self, heads: Sequence[Queue]) -> None:
-        """When the next job task of each queue is due."""
+    def _requeue(self, desk: Desk, heads: Sequence[Queue]) -> None:
+        """When the next job task of each queue is due. What a rolling invocation holds back waits for no instant: `_save` wakes
+        its queues when more is let go."""
         for queue in heads:
             key = (queue.job_invocation_id.bytes, queue.proxy)
+            released = desk.invocations[queue.job_invocation_id].released
+            waits = "job_invocation_id = ? and proxy = ? and state = 'waiting'"
             rows = self._database.execute(
-                "select due_at from job_task where job_invocation_id = ? and proxy = ? and state = 'waiting' "
-                "order by due_at limit 1",
-                key,
+                f"select due_at from job_task where {waits} and ordinal < ? order by due_at limit 1",
+                (*key, _ALL if released is None else released),
             )
+            if not rows and released is not None:
+                rows = self._database.execute(f"select {_HELD_BACK_US} from job_task where {waits} limit 1", key)
             if rows:
                 statement = "update queue set next_due = ? where job_invocation_id = ? and proxy = ?"
                 self._database.execute(statement, (rows[0][0], *key))
@@ -469,8 +563,8 @@ class DispatcherStore:
 
     def _next_claim(self, partitions: Sequence[int], now_us: int, *, is_blocked: bool) -> int | None:
         marks = ", ".join("?" for _ in partitions)
-        question = f"select min(next_due) from queue where partition in ({marks}) and next_due > ?"
-        next_due: int | None = self._database.execute(question, (*partitions, now_us))[0][0]
+        question = f"select min(next_due) from queue where partition in ({marks}) and next_due > ? and next_due < ?"
+        next_due: int | None = self._database.execute(question, (*partitions, now_us, _HELD_BACK_US))[0][0]
         if not (is_blocked and self._database.is_shared):
             return next_due
         # Slots of a proxy may be freed by another instance, which does not wake this one.
@@ -486,7 +580,7 @@ class DispatcherStore:
         with self._transaction(partitions) if partitions else self._unowned() as around.now:
             self._keep_check_ins(check_ins)
             for (topic, partition), offset in positions.items():
-                self._put_position(partition, topic, offset)
+                self._put_position(partition, topic, Mark(offset))
             if not partitions:
                 return 0
             desk = Desk(around, check_ins=check_ins)
@@ -549,18 +643,20 @@ class DispatcherStore:
                 filled += len(row.items)
         return found
 
-    def published(self, rows: Iterable[OutboxRow]) -> None:
-        """They are acknowledged by the broker. Written with the next transaction: until then a restart finds them in the log
-        (rule REST)."""
+    def published(self, rows: Iterable[OutboxRow], ends: Mapping[int, Mark] = {}) -> None:
+        """They are acknowledged by the broker; `ends`: the places after them, by partition. Written with the next transaction:
+        until then a restart finds them in the log (rule REST)."""
         for row in rows:
             waiting = self._unpublished.get(row.partition)
             if waiting and waiting[0].number == row.number:
                 waiting.popleft()
-                self._published[row.partition] = row.number
+                before = self._published.get(row.partition)
+                first = row.number if before is None else before.first
+                self._published[row.partition] = Published(first, row.number, ends.get(row.partition))
 
     def flush(self) -> None:
         """Write now what was published."""
-        if self._published and self._owners:
+        if self._published and self.owned():
             with self._transaction(self.owned()):
                 return
 
@@ -571,12 +667,10 @@ class DispatcherStore:
             return
         at = as_us(desk.surroundings.now)
         rows: list[OutboxRow] = []
-        for (partition, _), run in groupby(said, key=lambda item: (desk.place_of(item), type(item))):
-            items = list(run)
-            for start in range(0, len(items), MAX_ITEMS_PER_MESSAGE):
-                number = self._numbers[partition]
-                self._numbers[partition] = number + 1
-                rows.append(OutboxRow(partition, number, at, tuple(items[start : start + MAX_ITEMS_PER_MESSAGE])))
+        for partition, items in groupby(said, key=desk.place_of):
+            some = outbox_rows(partition, items, at, self._numbers[partition])
+            self._numbers[partition] += len(some)
+            rows += some
         self._database.put("outbox", OUTBOX_COLUMNS, ("partition", "number"), [outbox_values(row) for row in rows])
         self._said_now += rows
 
@@ -603,7 +697,7 @@ class DispatcherStore:
         instants = [row[0] for row in self._database.execute(looks)]
         if self._claim_again_us == 0 or self._freed:
             marks = ", ".join("?" for _ in partitions)
-            question = f"select min(next_due) from queue where partition in ({marks})"
+            question = f"select min(next_due) from queue where partition in ({marks}) and next_due < {_HELD_BACK_US}"
             instants.append(self._database.execute(question, partitions)[0][0])
         else:
             instants.append(self._claim_again_us)
@@ -694,6 +788,9 @@ class DispatcherStore:
         )
         for known in invocations:
             self._known[known.job_invocation_id] = (desk.places[known.job_invocation_id], known)
+            if known.properties.rolling is not None:
+                statement = "update queue set next_due = 0 where job_invocation_id = ?"
+                self._database.execute(statement, (known.job_invocation_id.bytes,))
         self._database.put(
             "job_task",
             JOB_TASK_COLUMNS,
@@ -723,6 +820,14 @@ class DispatcherStore:
                 "next_due = excluded.next_due where excluded.next_due < queue.next_due",
                 (one.bytes, proxy, desk.places[one], at),
             )
+
+
+def read_marks(database: Database, partition: int) -> dict[str, Mark]:
+    """By topic, how far the inbox of a partition was read, and how far its own log is known."""
+    rows = database.execute("select topic, next_offset, append_ms from inbox where partition = ?", (partition,))
+    own = database.execute("select own_log_offset, own_log_ms from partition_owner where partition = ?", (partition,))
+    read = {PLANNING_EVENTS.name: Mark(0), EXECUTION_EVENTS.name: Mark(0)}
+    return {**read, **{row[0]: Mark(*row[1:]) for row in rows}, DISPATCH_EVENTS.name: Mark(*own[0]) if own else Mark(0)}
 
 
 def _mentions(item: Item) -> Iterable[UUID]:

@@ -10,10 +10,13 @@ from typing import Any, Protocol, TypeVar
 
 from chargehand_chassis.kafka import (
     KeyringFollower,
+    Mark,
     PartitionReader,
     Received,
     TopicFollower,
     TopicPartition,
+    find_cuts,
+    is_cut,
 )
 from chargehand_schemas.base import Item
 from chargehand_schemas.topics import DISPATCH_EVENTS, EXECUTION_EVENTS, PLANNING_EVENTS
@@ -26,7 +29,7 @@ from .store import DispatcherStore, InboxGroup
 T = TypeVar("T")
 _AT_ONCE = 20_000
 _READ = (DISPATCH_EVENTS.name, PLANNING_EVENTS.name)
-_CHECKED = (PLANNING_EVENTS.name, EXECUTION_EVENTS.name, DISPATCH_EVENTS.name)
+CHECKED = (PLANNING_EVENTS.name, EXECUTION_EVENTS.name, DISPATCH_EVENTS.name)
 
 
 class InThread(Protocol):
@@ -51,6 +54,7 @@ class Taking:
         self._settings, self._keyring, self._reader, self._store = settings, keyring, reader, store
         self._in_thread, self._around, self._group = in_thread, around, group
         self._positions: dict[TopicPartition, int] = {}
+        self._marks: dict[TopicPartition, Mark] = {}
 
     async def take(self, numbers: Sequence[int]) -> tuple[dict[TopicPartition, int], dict[int, str]]:
         """Where to begin in the inbox, and which partitions stand still, with why."""
@@ -63,26 +67,21 @@ class Taking:
             await self._catch_up(mine)
         for number in mine:
             await self._in_thread(lambda n=number: self._store.open(n))  # type: ignore[misc]
+            await self._in_thread(lambda n=number: self._store.look_again(n, self._around()))  # type: ignore[misc]
             await self._in_thread(lambda n=number: self._store.wake_checked_in(n, self._around()))  # type: ignore[misc]
         inbox = {tp: at for tp, at in self._positions.items() if tp.topic != DISPATCH_EVENTS.name}
         return {tp: at for tp, at in inbox.items() if tp.partition not in stopped}, stopped
 
     async def _acquire(self, number: int) -> None:
-        stored, own = await self._in_thread(lambda: self._store.acquire(number, is_whole=False))
-        for topic in (PLANNING_EVENTS.name, EXECUTION_EVENTS.name):
-            self._positions[TopicPartition(topic, number)] = stored.get(topic, 0)
-        self._positions[TopicPartition(DISPATCH_EVENTS.name, number)] = own
+        await self._in_thread(lambda: self._store.acquire(number, is_whole=False))
+        marks = await self._in_thread(lambda: self._store.marks(number))
+        self._marks |= {TopicPartition(topic, number): marks[topic] for topic in CHECKED}
+        self._positions |= {tp: mark.next_offset for tp, mark in self._marks.items()}
 
     async def _missing(self) -> dict[int, str]:
         """A position outside its log stops its partition and is never jumped over (rule RET)."""
-        begins = await self._reader.beginning_offsets(self._positions)
-        ends = await self._reader.end_offsets(self._positions)
-        return {
-            tp.partition: f"{tp.topic}/{tp.partition}: the store stands at {at}, the log has {begins[tp]} to {ends[tp]}: "
-            "messages are missing. Restore the log or the store: nothing is skipped"
-            for tp, at in sorted(self._positions.items())
-            if not begins[tp] <= at <= ends[tp]
-        }
+        cuts = await find_cuts(self._settings, self._marks)
+        return {cut.partition: is_cut(str(cut)) for cut in cuts}
 
     async def _catch_up(self, mine: Sequence[int]) -> None:
         """Own log first, then what the planner said: agents' facts are judged by both."""
@@ -116,7 +115,14 @@ class Taking:
                 items.extend(message.items)
         next_offset = records[-1].offset + 1
         await self._in_thread(
-            lambda: self._store.restore(tp.partition, items, next_offset, self._around(), is_last=next_offset >= end)
+            lambda: self._store.restore(
+                tp.partition,
+                items,
+                next_offset,
+                self._around(),
+                is_last=next_offset >= end,
+                append_ms=records[-1].timestamp,
+            )
         )
 
     async def _plan(self, tp: TopicPartition, records: Sequence[Any], end: int) -> None:

@@ -45,15 +45,21 @@ Key: TypeAlias = "tuple[UUID, int]"
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where attempts came from: the partition, the offset to go on from, and the token of its ownership."""
+    """Where messages came from: the partition, the offset to go on from, the token of its ownership, and the broker's time of
+    the last message."""
 
     partition: Position
     offset: int
     token: str
+    append_ms: int = 0
 
     @property
     def positions(self) -> Mapping[Position, int]:
         return {self.partition: self.offset}
+
+    @property
+    def times(self) -> Mapping[Position, int]:
+        return {self.partition: self.append_ms}
 
     @property
     def tokens(self) -> Mapping[Position, str]:
@@ -330,6 +336,7 @@ def _change(
         parked=parked,
         unparked=unparked,
         positions=place.positions if place else {},
+        times=place.times if place else {},
         tokens=place.tokens if place else {},
         moment=moment,
     )

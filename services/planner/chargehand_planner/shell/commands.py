@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import base64
 import binascii
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import assert_never
@@ -42,9 +42,10 @@ from ..core.job_invocations import InvokeLookups, JobInvocation
 from ..core.job_templates import Analysis, SaveLookups
 from ..core.outcomes import Append, Outcome, Refused
 from ..core.rights import Silenced
+from .binder import Place
 from .gate import StoreGate
 from .rendering.renderer import Renderer
-from .store import Change, Conflict, PlannerStore, Position
+from .store import Change, Conflict, PlannerStore
 
 TRIES = 5
 
@@ -75,9 +76,7 @@ class Commands:
         self._own_keys = own_keys
         self._log = structlog.get_logger()
 
-    async def handle(
-        self, message: Received, positions: Mapping[Position, int], tokens: Mapping[Position, str]
-    ) -> None:
+    async def handle(self, message: Received, place: Place) -> None:
         """Decide every command of a message; the last one's transaction moves the position."""
         ids = [item.id for item in message.items]
         handled = await self._gate.ask(self._gate.store.handled, ids)
@@ -86,18 +85,19 @@ class Commands:
                 METRICS.repeats.labels(message.topic).inc()
                 continue
             handled.add(command.id)
-            await self._handle(command, message, positions if number == len(ids) else {}, tokens)
+            await self._handle(command, message, place, is_last=number == len(ids))
 
-    async def _handle(
-        self, command: Item, message: Received, positions: Mapping[Position, int], tokens: Mapping[Position, str]
-    ) -> None:
+    async def _handle(self, command: Item, message: Received, place: Place, *, is_last: bool) -> None:
         for _ in range(TRIES):
             change = await self._change(command, message)
             if change is None:
                 METRICS.repeats.labels(message.topic).inc()
                 return
+            change = replace(change, tokens=place.tokens)
+            if is_last:
+                change = replace(change, positions=place.positions, times=place.times)
             try:
-                await self._gate.record(replace(change, positions=positions, tokens=tokens), "command")
+                await self._gate.record(change, "command")
             except Conflict as conflict:
                 if await self._gate.ask(self._gate.store.handled, [command.id]):
                     return

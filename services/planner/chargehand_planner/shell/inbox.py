@@ -13,15 +13,16 @@ from dataclasses import dataclass
 from typing import Any
 
 import structlog
-from chargehand_chassis.errors import FatalFailure
 from chargehand_chassis.kafka import (
     DeadLetters,
     KafkaRecord,
     KeyringFollower,
+    Mark,
     PartitionReader,
     Received,
     Rejected,
     TopicPartition,
+    check_log,
     read_record,
 )
 from chargehand_chassis.metrics import METRICS
@@ -84,7 +85,7 @@ class Inbox:
         self._letters = letters
         self._parts = parts
         self._tokens: dict[Position, str] = {}
-        self._unsaved: dict[Position, int] = {}
+        self._unsaved: dict[Position, Mark] = {}
         self._saved_at = time.monotonic()
         self._is_assigned = asyncio.Event()
         self._log = structlog.get_logger()
@@ -133,8 +134,15 @@ class Inbox:
         """Become the owner, and begin where the store says (docs/protocol.md, rules REST and RET)."""
         partitions = [(tp.topic, tp.partition) for tp in tps]
         stored, tokens = await self._gate.ask(self._gate.store.take, partitions)
-        beginnings, ends = await self._reader.beginning_offsets(tps), await self._reader.end_offsets(tps)
-        positions = {tp: _begin(tp, stored.get((tp.topic, tp.partition)), beginnings[tp], ends[tp]) for tp in tps}
+        marks = await self._gate.ask(self._gate.store.heard, partitions)
+        await check_log(
+            self._settings, {tp: marks[tp.topic, tp.partition] for tp in tps if tp.topic not in OBSERVATIONS}
+        )
+        positions = {tp: stored.get((tp.topic, tp.partition), 0) for tp in tps}
+        # What agents observe may expire, and is asked again (rule RET).
+        observed = [tp for tp in tps if tp.topic in OBSERVATIONS]
+        beginnings, ends = await self._reader.beginning_offsets(observed), await self._reader.end_offsets(observed)
+        positions |= {tp: min(max(positions[tp], beginnings[tp]), ends[tp]) for tp in observed}
         self._tokens |= tokens
         await self._parts.binder.resume(partitions)
         self._is_assigned.set()
@@ -156,13 +164,14 @@ class Inbox:
 
     async def _take_steps(self, partition: Position, records: Sequence[KafkaRecord]) -> None:
         messages = [(message, message.offset + 1) for message in await self._believed(records)]
+        times = {record.offset + 1: record.timestamp for record in records}
         for step in _steps(messages):
             token = self._tokens.get(partition)
             if token is None:
                 return
-            await self._step(step, Place(partition, step[-1][1], token))
+            await self._step(step, Place(partition, step[-1][1], token, times[step[-1][1]]))
         # What had no effect need not be written at once: read again, it has none either.
-        self._unsaved[partition] = records[-1].offset + 1
+        self._unsaved[partition] = Mark(records[-1].offset + 1, records[-1].timestamp)
 
     async def _believed(self, records: Sequence[KafkaRecord]) -> list[Received]:
         """What of it may have an effect; the rest is in the dead letters, acknowledged, when this returns."""
@@ -198,7 +207,7 @@ class Inbox:
         items: list[Any] = [item for one, _ in step for item in one.items]
         model = message.type.model
         if message.topic == COMMANDS.name:
-            await self._parts.commands.handle(message, place.positions, place.tokens)
+            await self._parts.commands.handle(message, place)
         elif model is AttemptDue:
             await self._parts.binder.bind(items, place)
         elif model in (CancelDue, ResumeDue):
@@ -212,35 +221,22 @@ class Inbox:
 
     async def _save(self) -> None:
         self._saved_at = time.monotonic()
-        for partition, offset in list(self._unsaved.items()):
+        for partition, mark in list(self._unsaved.items()):
             token = self._tokens.get(partition)
             if token is not None:
-                await self._save_one(partition, offset, token)
-        positions = {TopicPartition(*partition): offset for partition, offset in self._unsaved.items()}
+                await self._save_one(Place(partition, mark.next_offset, token, mark.append_ms))
+        positions = {TopicPartition(*partition): mark.next_offset for partition, mark in self._unsaved.items()}
         self._unsaved.clear()
         await self._reader.commit(positions)
 
-    async def _save_one(self, partition: Position, offset: int, token: str) -> None:
+    async def _save_one(self, place: Place) -> None:
         try:
-            change = Change(positions={partition: offset}, tokens={partition: token})
+            change = Change(positions=place.positions, times=place.times, tokens=place.tokens)
             await self._gate.ask(self._gate.store.record, change)
         except Conflict:
             return  # it is there already: the last message had an effect
         except Fenced:
-            await self._give_up([TopicPartition(*partition)])
-
-
-def _begin(tp: TopicPartition, stored: int | None, beginning: int, end: int) -> int:
-    """The offset to begin at. What may expire is asked again (rule RET); anything else outside the log needs a person."""
-    position = stored or 0
-    if tp.topic in OBSERVATIONS:
-        return min(max(position, beginning), end)
-    if beginning <= position <= end:
-        return position
-    raise FatalFailure(
-        f"{tp.topic}/{tp.partition}: the store stands at {position}, the log has {beginning} to {end}. Messages are missing, or "
-        "this is another log: restore the log or the store. Nothing is skipped"
-    )
+            await self._give_up([TopicPartition(*place.partition)])
 
 
 def _is_unread(record: KafkaRecord) -> bool:

@@ -50,6 +50,7 @@ class Observations:
             offers=[Offer(i.proxy, i.agent_id, i.providers) for i in items if isinstance(i, AgentStarted)],
             reports=[_report(item) for item in items if isinstance(item, HostEvent)],
             positions=place.positions,
+            times=place.times,
             tokens=place.tokens,
         )
         await self._gate.ask(self._gate.store.record, change)

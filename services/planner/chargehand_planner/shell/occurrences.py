@@ -44,7 +44,7 @@ class Occurrences:
         for _ in range(TRIES):
             change = await self._gate.ask(self._change, self._gate.store, item)
             if place is not None:
-                change = replace(change, positions=place.positions, tokens=place.tokens)
+                change = replace(change, positions=place.positions, times=place.times, tokens=place.tokens)
             try:
                 await self._gate.record(change, "plan")
             except Conflict as conflict:

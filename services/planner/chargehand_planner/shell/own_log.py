@@ -10,13 +10,12 @@ from collections.abc import Mapping
 from uuid import UUID
 
 from chargehand_chassis.errors import FatalFailure
-from chargehand_chassis.kafka import Received, TopicFollower, TopicPartition, read_record
+from chargehand_chassis.kafka import Received, TopicFollower, TopicPartition, check_log, read_record
 from chargehand_chassis.settings import KafkaSettings
 from chargehand_schemas.keyring import Keyring, Writer
 from chargehand_schemas.topics import CATALOG_EVENTS, PLANNING_EVENTS
 
 from .gate import StoreGate
-from .store import Position
 
 OWN_TOPICS = (CATALOG_EVENTS.name, PLANNING_EVENTS.name)
 
@@ -33,14 +32,13 @@ class OwnLog:
     async def compare(self) -> None:
         """Return if log and store agree. FatalFailure if not; nobody else may publish meanwhile."""
         partitions = [(topic, number) for topic in OWN_TOPICS for number in range(self._settings.partitions)]
-        marks = await self._gate.ask(self._gate.store.marks, partitions)
-        start = {TopicPartition(*partition): offset for partition, offset in marks.items()}
-        log = TopicFollower(self._settings, OWN_TOPICS, start)
+        found = await self._gate.ask(self._gate.store.marks, partitions)
+        marks = {TopicPartition(*partition): mark for partition, mark in found.items()}
+        await check_log(self._settings, marks)
+        log = TopicFollower(self._settings, OWN_TOPICS, {tp: mark.next_offset for tp, mark in marks.items()})
         await log.start()
         try:
-            ends = await log.end_offsets()
-            _check_not_cut(marks, ends)
-            await self._check_known(log, ends)
+            await self._check_known(log, await log.end_offsets())
         finally:
             await log.stop()
 
@@ -53,16 +51,6 @@ class OwnLog:
                     message = read_record(record, self._keyring)
                     if isinstance(message, Received):
                         _check_items(message, known)
-
-
-def _check_not_cut(marks: Mapping[Position, int], ends: Mapping[TopicPartition, int]) -> None:
-    for (topic, number), mark in marks.items():
-        end = ends.get(TopicPartition(topic, number), 0)
-        if end < mark:
-            raise FatalFailure(
-                f"{topic}/{number}: this planner published up to offset {mark}, the log ends at {end}: messages are lost, or "
-                "this is another log. Restore the log, or the store of the same day"
-            )
 
 
 def _check_items(message: Received, known: set[UUID]) -> None:

@@ -10,9 +10,10 @@ from collections.abc import Awaitable, Callable, Iterable, Sequence
 from datetime import timedelta
 
 import structlog
+from chargehand_chassis.clock import now
 from chargehand_chassis.errors import PublishFailed, TransientFailure
 from chargehand_chassis.faults import FaultPoints
-from chargehand_chassis.kafka import Publisher
+from chargehand_chassis.kafka import Mark, Publisher
 from chargehand_chassis.metrics import METRICS
 from chargehand_schemas.batches import Outgoing
 from chargehand_schemas.catalog import KeyEnrolled
@@ -20,7 +21,7 @@ from chargehand_schemas.reasons import Role
 
 from .gate import StoreGate
 from .own_log import OWN_TOPICS
-from .store import Sending
+from .store import Position, Sending
 
 LOOK_EVERY = timedelta(seconds=5)
 STANDBY_EVERY = timedelta(seconds=1)
@@ -50,6 +51,7 @@ class Relay:
         self._compare = compare
         self._faults = faults
         self._is_compared = False
+        self._noted: dict[Position, Mark] = {}
         self._made = set(made)
         self._finishing = asyncio.Event()
         self._log = structlog.get_logger()
@@ -119,8 +121,11 @@ class Relay:
         except PublishFailed as error:
             raise TransientFailure(f"not published yet: {error}") from error
         self._faults.reach("planner.after_publish_before_position")
-        ends = {place: end for place, end in self._publisher.ends.items() if place[0] in OWN_TOPICS}
-        await self._gate.ask(self._gate.store.note_sent, sending, ends)
+        # Only places that went on: each is kept with how far the store was published by then.
+        own = {place: mark for place, mark in self._publisher.ends.items() if place[0] in OWN_TOPICS}
+        fresh = {place: mark for place, mark in own.items() if self._noted.get(place) != mark}
+        await self._gate.ask(self._gate.store.note_sent, sending, fresh, now())
+        self._noted |= fresh
 
     async def _prepare(self, outgoing: Sequence[Outgoing]) -> None:
         """The topic of a proxy is there before anybody hears of its agent, and before any command for it."""

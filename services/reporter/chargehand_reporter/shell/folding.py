@@ -67,8 +67,15 @@ class Folding:
         self._store = store
         self._notify_within = notify_within
 
-    def fold(self, messages: Sequence[Said], read: Sequence[Place], moment: datetime) -> Folded:
-        """Fold `messages` and note that all of `read` (topic, partition, offset) is done with.
+    def fold(
+        self,
+        messages: Sequence[Said],
+        read: Sequence[Place],
+        moment: datetime,
+        times: Mapping[tuple[str, int], int] = {},
+    ) -> Folded:
+        """Fold `messages` and note that all of `read` (topic, partition, offset) is done with; `times` are the broker's (ms) of
+        the last of each partition.
 
         StoreUnavailable if nothing was stored: then the same call is to be made again.
         """
@@ -83,7 +90,7 @@ class Folding:
             saved = store.save(model)
             news = self._write(model, told, moment)
             gaps = find_gaps(store.load_positions(), read, COMPACTED)
-            store.save_positions(advance(read))
+            store.save_positions(advance(read), times)
         return Folded(
             touched=_touched(model, saved.positions),
             news=news,

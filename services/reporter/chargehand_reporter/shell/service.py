@@ -22,9 +22,12 @@ from chargehand_chassis.errors import FatalFailure, PublishFailed, TransientFail
 from chargehand_chassis.kafka import (
     DeadLetters,
     KeyringFollower,
+    Mark,
     Publisher,
     Received,
     Rejected,
+    TopicPartition,
+    check_log,
     read_record,
     topics_ready,
 )
@@ -89,9 +92,10 @@ async def run(context: Context[ReporterSettings]) -> None:
         store = await _in(writer, lambda: _open_store(settings))
         folding = Folding(store, settings.notify_within)
         await topics_ready(settings, [topic.name for topic in TOPICS_READ])
+        await check_log(settings, await _in(writer, lambda: checked_marks(store)), may_begin_later=True)
         publisher = Publisher(settings, keys, f"reporter/{settings.instance}")
         follower = KeyringFollower(settings, planner)
-        pump = Pump(settings, f"chargehand-reporter-{await _in(writer, store.store_id)}", _names())
+        pump = Pump(settings, await _in(writer, lambda: group_of(store)), _names())
         await publisher.start()
         await follower.start()
         _calm_garbage_collector()
@@ -103,6 +107,17 @@ async def run(context: Context[ReporterSettings]) -> None:
             await follower.stop()
             await publisher.stop()
             store.database.close()
+
+
+def checked_marks(store: FoldStore) -> dict[TopicPartition, Mark]:
+    """What the store knows of the logs it read; compacted ones lose records by nature."""
+    whole = {topic.name for topic in TOPICS_READ if not topic.is_compacted}
+    return {TopicPartition(*place): mark for place, mark in store.load_marks().items() if place[0] in whole}
+
+
+def group_of(store: FoldStore) -> str:
+    """The consumer group of this store's reporters: a store that is made anew reads everything."""
+    return f"chargehand-reporter-{store.store_id()}"
 
 
 def _names() -> list[str]:
@@ -227,8 +242,9 @@ class Reporter:
         messages, rejected = await self._read(records)
         said = [_said(message) for message in messages]
         read = [(record.topic, record.partition, record.offset) for record in records]
+        times = {(record.topic, record.partition): record.timestamp for record in records}
         with METRICS.fold_seconds.time():
-            folded = await self._stored(lambda: self._folding.fold(said, read, now()), beat)
+            folded = await self._stored(lambda: self._folding.fold(said, read, now(), times), beat)
         self._context.faults.reach("reporter.folded")
         disbelieved = self._disbelieved(folded, records)
         self._note(folded, messages, read)

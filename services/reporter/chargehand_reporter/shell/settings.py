@@ -21,9 +21,6 @@ class ReporterSettings(ServiceSettings):
     notify_within: timedelta = Field(
         timedelta(days=7), description="What happened longer ago is not told; a read model built anew stays quiet."
     )
-    session_timeout: timedelta = Field(
-        timedelta(seconds=6), description="An instance not heard by Kafka for so long loses its partitions."
-    )
 
 
 class GatewaySettings(ServiceSettings):

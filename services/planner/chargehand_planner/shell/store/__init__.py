@@ -5,6 +5,7 @@ One suite of tests holds for both engines. `eventsourcing` enters here and nowhe
 
 from .planner_store import PlannerStore, open_store
 from .records import Change, Conflict, Due, Fenced, HostReport, Offer, Parked, Position, Sending
+from .repairing import RepairStore, Said
 
 __all__ = [
     "Change",
@@ -16,6 +17,8 @@ __all__ = [
     "Parked",
     "PlannerStore",
     "Position",
+    "RepairStore",
+    "Said",
     "Sending",
     "open_store",
 ]

@@ -37,7 +37,8 @@ Row: TypeAlias = Any
 
 
 class Transaction:
-    """An open transaction. SQL is written with `?`; `{in}` stands before a list parameter, `{bytes}`, `{serial}` in tables."""
+    """An open transaction. SQL is written with `?`; `{in}` stands before a list parameter, `{bytes}`, `{serial}` in tables;
+    `{tracking}` is where the recorder keeps positions."""
 
     def __init__(self, cursor: Any, translate: Callable[[str], str], as_list: Callable[[Iterable[str]], Any]) -> None:
         self._cursor = cursor
@@ -98,6 +99,7 @@ def _to_sqlite(sql: str) -> str:
         .replace("{bytes}", "blob")
         .replace("{serial}", "integer primary key autoincrement")
         .replace("{share}", "")
+        .replace("{tracking}", "tracking")
     )
 
 
@@ -188,6 +190,7 @@ def _to_postgres(sql: str) -> str:
         .replace("{bytes}", "bytea")
         .replace("{serial}", "bigserial primary key")
         .replace("{share}", "for share")
+        .replace("{tracking}", "notification_tracking")
     )
 
 

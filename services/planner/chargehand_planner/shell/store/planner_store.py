@@ -13,6 +13,8 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from uuid import UUID
 
+from chargehand_chassis.clock import now
+from chargehand_chassis.kafka import Mark
 from chargehand_schemas.base import Item, as_utc
 from chargehand_schemas.catalog import JobTemplateSaved
 from chargehand_schemas.commands import HostRecord, Targeting
@@ -45,10 +47,27 @@ REMEMBERED_ROWS = 100
 NEAR_NAMES = 200
 
 
+KEEP_SENDINGS = 200
+KEEP_SENT_FOR = timedelta(minutes=1)
+"""How much of what was published is kept, in records of a partition and by age: a log that a crash of its machine has cut is
+given it again (docs/adr/0023). Events are kept for ever."""
+
 _MARK = """
-    insert into marks (partition_name, next_offset) values (?, ?)
-    on conflict (partition_name) do update set next_offset = excluded.next_offset
+    insert into marks (partition_name, next_offset, append_ms) values (?, ?, ?)
+    on conflict (partition_name) do update set next_offset = excluded.next_offset, append_ms = excluded.append_ms
     where marks.next_offset < excluded.next_offset
+"""
+_SENDING = """
+    insert into sendings (partition_name, next_offset, notification_id, outbox_id, sent_at)
+    select ?, ?, position, coalesce((select max(id) from outbox where is_sent = 1), 0), ? from relay where id = 1
+    on conflict (partition_name, next_offset) do nothing
+"""
+_FORGET_SENDINGS = """
+    delete from sendings where partition_name = ? and next_offset <
+    (select max(next_offset) from sendings where partition_name = ? and next_offset <= ? and sent_at < ?)
+"""
+_FORGET_SENT = """
+    delete from outbox where is_sent = 1 and id <= (select coalesce(max(outbox_id), 0) from sendings where sent_at < ?)
 """
 _ENDED = "job_invocation_id in (select job_invocation_id from invocations where is_ended = 1)"
 _FORGET_BINDINGS = f"delete from bindings where bound_at < ? and {_ENDED}"  # noqa: S608 (our own text)
@@ -97,6 +116,17 @@ class PlannerStore:
         """The offsets to go on from, of those that have one."""
         found = {partition: self._position(partition) for partition in partitions}
         return {partition: offset for partition, offset in found.items() if offset is not None}
+
+    def heard(self, partitions: Sequence[Position]) -> dict[Position, Mark]:
+        """The same with the broker's time of the message before each, where it is known."""
+        names = {position_name(partition): partition for partition in partitions}
+        with self._engine.read() as tx:
+            rows = tx.rows(
+                "select partition_name, next_offset, append_ms from heard where partition_name {in}", tx.as_list(names)
+            )
+        times = {(names[row["partition_name"]], row["next_offset"]): row["append_ms"] for row in rows}
+        found = self.positions(partitions)
+        return {one: Mark(found.get(one, 0), times.get((one, found.get(one, 0)), 0)) for one in partitions}
 
     def _position(self, partition: Position) -> int | None:
         return self._engine.recorder.max_tracking_id(position_name(partition))
@@ -354,7 +384,9 @@ class PlannerStore:
         """What to publish next. The binder's items come after every event that was stored before them."""
         with self._engine.read() as tx:
             # Read first: whatever these follow from is committed, and found below.
-            rows = tx.rows("select id, type, document from outbox order by id limit ?", OUTBOX_AT_ONCE)
+            rows = tx.rows(
+                "select id, type, document from outbox where is_sent = 0 order by id limit ?", OUTBOX_AT_ONCE
+            )
             position = int(tx.rows("select position from relay where id = 1")[0]["position"])
         notifications = self._engine.recorder.select_notifications(
             position, NOTIFICATIONS_AT_ONCE, inclusive_of_start=False
@@ -367,33 +399,43 @@ class PlannerStore:
         last = notifications[-1].id if notifications else None
         return Sending(outgoing, last, [row["id"] for row in rows])
 
-    def note_sent(self, sending: Sending, ends: Mapping[Position, int] | None = None) -> None:
-        """It was acknowledged; `ends` are the offsets after the last messages of this planner."""
+    def note_sent(
+        self, sending: Sending, ends: Mapping[Position, Mark] | None = None, moment: datetime | None = None
+    ) -> None:
+        """It was acknowledged; `ends` are the places after the last messages of this planner, where they went on."""
+        at = moment or now()
+        before = as_utc(at - KEEP_SENT_FOR)
 
         def after(transaction: Transaction) -> None:
             if sending.notification_id is not None:
                 position = sending.notification_id
                 transaction.run("update relay set position = ? where id = 1 and position < ?", position, position)
-            transaction.many("delete from outbox where id = ?", [(row_id,) for row_id in sending.outbox_ids])
-            transaction.many(_MARK, [(position_name(partition), end) for partition, end in (ends or {}).items()])
+            transaction.many("update outbox set is_sent = 1 where id = ?", [(row_id,) for row_id in sending.outbox_ids])
+            named = [(position_name(partition), *mark) for partition, mark in (ends or {}).items()]
+            transaction.many(_MARK, named)
+            transaction.many(_SENDING, [(name, end, as_utc(at)) for name, end, _ in named])
+            transaction.many(_FORGET_SENDINGS, [(name, name, end - KEEP_SENDINGS, before) for name, end, _ in named])
+            transaction.run(_FORGET_SENT, before)
 
         self._engine.write([], [], _nothing, after)
         with self._unread_lock:
             for row_id in sending.outbox_ids:
                 self._unread.pop(row_id, None)
 
-    def marks(self, partitions: Iterable[Position]) -> dict[Position, int]:
+    def marks(self, partitions: Iterable[Position]) -> dict[Position, Mark]:
         """How far this planner's own messages are known to stand in the log, of partitions where they do."""
         names = {position_name(partition): partition for partition in partitions}
         with self._engine.read() as tx:
-            rows = tx.rows("select partition_name, next_offset from marks where partition_name {in}", tx.as_list(names))
-        return {names[row["partition_name"]]: row["next_offset"] for row in rows}
+            rows = tx.rows(
+                "select partition_name, next_offset, append_ms from marks where partition_name {in}", tx.as_list(names)
+            )
+        return {names[row["partition_name"]]: Mark(row["next_offset"], row["append_ms"]) for row in rows}
 
     def unpublished_ids(self) -> set[UUID]:
         """The items that were not acknowledged yet, as far as this store knows."""
         with self._engine.read() as tx:
             position = int(tx.rows("select position from relay where id = 1")[0]["position"])
-            rows = tx.rows("select id, type, document from outbox")
+            rows = tx.rows("select id, type, document from outbox where is_sent = 0")
         ids = {item.id for row in rows for item in reading.items(row)}
         recorder = self._engine.recorder
         while some := recorder.select_notifications(position, NOTIFICATIONS_AT_ONCE, inclusive_of_start=False):
@@ -405,7 +447,7 @@ class PlannerStore:
         """How many rows wait to be published."""
         with self._engine.read() as tx:
             position = int(tx.rows("select position from relay where id = 1")[0]["position"])
-            waiting = int(tx.rows("select count(*) as n from outbox")[0]["n"])
+            waiting = int(tx.rows("select count(*) as n from outbox where is_sent = 0")[0]["n"])
         return max(0, int(self._engine.recorder.max_notification_id() or 0) - position) + waiting
 
     def _stream(self, stream: UUID, gt: int | None, lte: int | None) -> Iterator[Append]:

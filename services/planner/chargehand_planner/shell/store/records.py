@@ -65,7 +65,8 @@ class HostReport:
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """One transaction. `positions` are the offsets to go on from; `tokens` prove that their partitions are owned.
+    """One transaction. `positions` are the offsets to go on from, `times` the broker's times (ms) of the messages before them;
+    `tokens` prove that their partitions are owned.
 
     `items` are published after all events that were stored before; scripts before them, those that are new.
     """
@@ -82,6 +83,7 @@ class Change:
     offers: Sequence[Offer] = ()
     reports: Sequence[HostReport] = ()
     positions: Mapping[Position, int] = field(default_factory=dict)
+    times: Mapping[Position, int] = field(default_factory=dict)
     tokens: Mapping[Position, str] = field(default_factory=dict)
     moment: datetime | None = None
 

@@ -128,4 +128,22 @@ STEPS: tuple[str, ...] = (
         next_offset bigint not null
     )
     """,
+    """
+    alter table marks add column append_ms bigint not null default 0;
+    create table heard (
+        partition_name text primary key,
+        next_offset bigint not null,
+        append_ms bigint not null
+    );
+    alter table outbox add column is_sent integer not null default 0;
+    create index outbox_unsent on outbox (id) where is_sent = 0;
+    create table sendings (
+        partition_name text not null,
+        next_offset bigint not null,
+        notification_id bigint not null,
+        outbox_id bigint not null,
+        sent_at text not null,
+        primary key (partition_name, next_offset)
+    )
+    """,
 )

@@ -49,6 +49,10 @@ _REPORT = """
     on conflict (host_id, kind) do update set reported_at = excluded.reported_at, document = excluded.document
     where host_reports.reported_at < excluded.reported_at
 """
+_HEARD = """
+    insert into heard (partition_name, next_offset, append_ms) values (?, ?, ?)
+    on conflict (partition_name) do update set next_offset = excluded.next_offset, append_ms = excluded.append_ms
+"""
 _BINDING_COLUMNS = tuple(field.name for field in fields(Binding))
 _binding_values = attrgetter(*_BINDING_COLUMNS)
 _BINDING = (
@@ -67,9 +71,10 @@ def write(transaction: Transaction, change: Change) -> dict[int, list[Item]]:
     transaction.many(_PARKED, [_parked_row(parked) for parked in change.parked])
     transaction.many(_UNPARKED, [(str(job_task_id), attempt) for job_task_id, attempt in change.unparked])
     transaction.many(_OFFER, [(o.proxy, o.agent_id, json.dumps(sorted(o.providers))) for o in change.offers])
+    transaction.many(_HEARD, [(position_name(p), change.positions[p], at) for p, at in change.times.items()])
     transaction.many(_REPORT, [(str(r.host_id), r.kind, as_utc(r.reported_at), r.document) for r in change.reports])
     fresh = [script for script in change.scripts if _is_new(transaction, script, moment)]
-    return _write_outbox(transaction, [*fresh, *change.items])
+    return write_outbox(transaction, [*fresh, *change.items])
 
 
 def _write_invocations(transaction: Transaction, change: Change) -> None:
@@ -98,7 +103,7 @@ def _parked_row(parked: Due) -> tuple[Any, ...]:
     return (str(due.job_task_id), due.attempt, position_name(parked.partition), due.model_dump_json())
 
 
-def _write_outbox(transaction: Transaction, items: Sequence[Item]) -> dict[int, list[Item]]:
+def write_outbox(transaction: Transaction, items: Sequence[Item]) -> dict[int, list[Item]]:
     """One row for items of one type, in the order in which the types first come: a fact before its command."""
     by_type: dict[type[Item], list[Item]] = {}
     for item in items:

@@ -15,6 +15,7 @@ from secrets import token_hex
 from typing import Any, TypeVar
 from uuid import UUID
 
+from chargehand_chassis.kafka import Mark
 from chargehand_schemas.notifications import FailedHost
 from chargehand_schemas.reasons import JobTaskStatus, Stream
 
@@ -81,15 +82,29 @@ class FoldStore:
 
     def load_positions(self) -> dict[tuple[str, int], int]:
         """The next offset of each partition, as of the last transaction."""
-        return {(row[0], row[1]): row[2] for row in self.database.query("select * from positions")}
+        return {place: mark.next_offset for place, mark in self.load_marks().items()}
 
-    def save_positions(self, positions: Mapping[tuple[str, int], int]) -> None:
+    def load_marks(self) -> dict[tuple[str, int], Mark]:
+        """The same with the broker's times of the records before them."""
+        rows = self.database.query("select topic, partition, next_position, append_ms from positions")
+        return {(row[0], row[1]): Mark(*row[2:]) for row in rows}
+
+    def save_positions(
+        self, positions: Mapping[tuple[str, int], int], times: Mapping[tuple[str, int], int] = {}
+    ) -> None:
+        """`times`: the broker's times (ms) of the records before the positions."""
         self.database.execute_many(
-            "insert into positions (topic, partition, next_position) values (?, ?, ?) on conflict (topic, partition) "
-            "do update set next_position = excluded.next_position "
-            "where excluded.next_position > positions.next_position",
-            [(topic, partition, position) for (topic, partition), position in positions.items()],
+            "insert into positions (topic, partition, next_position, append_ms) values (?, ?, ?, ?) "
+            "on conflict (topic, partition) do update set next_position = excluded.next_position, "
+            "append_ms = excluded.append_ms where excluded.next_position > positions.next_position",
+            [(*place, position, times.get(place, 0)) for place, position in positions.items()],
         )
+
+    def read_again(self) -> None:
+        """Forget what was read: the next start reads every log from its beginning, which changes nothing that is known."""
+        with self.database.transaction():
+            self.database.execute("delete from positions")
+            self.database.execute("delete from store_id")
 
     # --- loading ----------------------------------------------------------------------------------------------------
 

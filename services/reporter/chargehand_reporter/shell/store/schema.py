@@ -130,6 +130,9 @@ create table command_outcomes (
     job_invocation_id {bytes});
 create table news (id {bytes} primary key, topic_key text not null, model text not null, document text not null);
 """,
+    """
+alter table positions add column append_ms bigint not null default 0;
+""",
 )
 
 OUTPUT_STEPS = (

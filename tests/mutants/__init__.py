@@ -1,1 +1,0 @@
-"""Mutants: the rules taken out one by one, and bugs put in. The simulation must notice."""
