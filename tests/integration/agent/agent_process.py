@@ -242,11 +242,16 @@ def _collect(message: Received, command: ProxyCommand, stream: Stream, parts: di
 
 
 @asynccontextmanager
-async def site(kafka: KafkaAddress, directory: Path, *, is_enrolled: bool = True) -> AsyncIterator[Site]:
+async def site(
+    kafka: KafkaAddress, directory: Path, *, is_enrolled: bool = True, replication_factor: int = 1
+) -> AsyncIterator[Site]:
     """A proxy of its own with its topics and keys; the agent is not started yet, and is stopped afterwards."""
     proxy = f"p{uuid4().hex[:12]}"
     settings = KafkaSettings(
-        kafka_bootstrap=kafka.bootstrap, kafka_username=kafka.username, kafka_password_file=kafka.password_file
+        kafka_bootstrap=kafka.bootstrap,
+        kafka_username=kafka.username,
+        kafka_password_file=kafka.password_file,
+        replication_factor=replication_factor,
     )
     await ensure_topics(settings, [proxy])
     keys = generate_keys(directory / "planner.json")
