@@ -17,7 +17,18 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
-from benchmarks import fleet, idle, latency, machine, many_hosts, output_rate, ssh_provider, start_up, wrapper_cost
+from benchmarks import (
+    fleet,
+    idle,
+    latency,
+    machine,
+    many_hosts,
+    output_rate,
+    ssh_provider,
+    start_up,
+    tarpits,
+    wrapper_cost,
+)
 from benchmarks.figures import Figure, table
 from benchmarks.place import Place, Size, WrongResult
 from support.processes import SESSION_VARIABLE, kill, ours
@@ -33,6 +44,7 @@ BENCHMARKS: Mapping[str, Measure] = {
     "fleet": fleet.measure,
     "wrapper-cost": wrapper_cost.measure,
     "ssh-provider": ssh_provider.measure,
+    "tarpits": tarpits.measure,
     "output-rate": output_rate.measure,
     "idle": idle.measure,
     "start-up": start_up.measure,

@@ -48,7 +48,7 @@ class _Pass:
 
 def measure(place: Place) -> list[Figure]:
     """Client CPU for each host, and hosts a second, on new and on open connections."""
-    with place.directory() as directory, _simulated_hosts(_HOSTS[place.size], directory) as targets:
+    with place.directory() as directory, simulated_hosts(_HOSTS[place.size], directory) as targets:
         runs = [_run(targets, directory / f"agent{n}") for n in range(place.size.runs)]
     new, again = ([run[which] for run in runs] for which in (0, 1))
     return [
@@ -84,17 +84,22 @@ async def _visit_all(provider: SshProvider, targets: Sequence[Target]) -> _Pass:
 
 async def _visit(provider: SshProvider, target: Target, room: asyncio.Semaphore) -> None:
     async with room:
-        host = await provider.open(target)
-        try:
-            seen = outcome(await start(host, start_order("echo hello")))
-        finally:
-            await host.release()
+        await visit(provider, target)
+
+
+async def visit(provider: SshProvider, target: Target) -> None:
+    """Open, start, follow to the end, give back."""
+    host = await provider.open(target)
+    try:
+        seen = outcome(await start(host, start_order("echo hello")))
+    finally:
+        await host.release()
     if not isinstance(seen.final, Ended) or seen.exit_status != 0 or seen.stdout != PRINTED:
         raise WrongResult(f"{target.name}: {seen}")
 
 
 @contextlib.contextmanager
-def _simulated_hosts(count: int, directory: Path) -> Iterator[list[Target]]:
+def simulated_hosts(count: int, directory: Path) -> Iterator[list[Target]]:
     """The hosts, while their process runs."""
     identity = directory / "identity"
     identity.touch(mode=0o600)

@@ -250,8 +250,11 @@ async def test_hosts_that_never_speak_do_not_hold_up_those_that_do(make: Callabl
             for talk in (hostile.hang, hostile.slow_endless_banner)
         ]
         liars = [await stack.enter_async_context(hostile.lying_host(good)) for _ in range(5)]
-        bad = [Target("x", "x", address=f"127.0.{number}.1", port=ports[0], user="x") for number in range(150)]
-        bad += [Target("x", "x", address="127.0.0.1", port=ports[1], user=f"x{number}") for number in range(150)]
+        bad = [
+            Target("x", "x", address="127.0.0.1", port=port, user=f"x{number}")
+            for port in ports
+            for number in range(150)
+        ]
         tasks = [asyncio.create_task(provider.open(target)) for target in bad]
         await asyncio.sleep(0)
         begun = time.monotonic()
