@@ -416,3 +416,13 @@ def test_two_writers_at_once_lose_nothing(postgres: Callable[[], str], tmp_path:
 def test_a_reader_before_the_writer_is_told_to_wait(tmp_path: Path) -> None:
     with pytest.raises(StoreUnavailable, match="reporter makes it"):
         open_database("", tmp_path, is_writer=False)
+
+
+def test_a_reader_of_a_database_without_tables_is_told_to_wait(postgres: Callable[[], str], tmp_path: Path) -> None:
+    url = postgres()
+    reader = open_database(url, tmp_path, is_writer=False)
+    with pytest.raises(StoreUnavailable, match="reporter makes them"):
+        reader.version()
+    open_database(url, tmp_path, is_writer=True).close()
+    assert reader.version() == 0
+    reader.close()

@@ -91,6 +91,17 @@ def _print(
         # Among several hosts everything is on stdout: apart, nobody could tell which line is whose.
         target = sys.stderr if stream.value == "stderr" and is_one else sys.stdout
         _copy(asked, asked.client.output(job_task.job_task_id, stream, attempt=attempt), target, is_raw)
+        for start, end in _omitted(job_task, stream, attempt):
+            asked.screen.say(
+                f"note: {visible(job_task.host)} printed more on {stream.value} than is kept: bytes {start} to {end}, "
+                f"{end - start} of them, are left out"
+            )
+
+
+def _omitted(job_task: JobTaskDocument, stream: Stream, attempt: int | None) -> tuple[tuple[int, int], ...]:
+    """Ranges that a cap left out, of the attempt that the job task shows."""
+    shown = job_task.streams.get(stream) if attempt in (None, job_task.attempts) else None
+    return shown.omitted if shown is not None else ()
 
 
 def _copy(asked: Asked, pieces: Iterator[bytes], target: Any, is_raw: bool) -> None:
@@ -154,6 +165,8 @@ def _document(asked: Asked, job_task: JobTaskDocument, stream: Stream, attempt: 
     job_task_id: UUID = job_task.job_task_id
     data = b"".join(asked.client.output(job_task_id, stream, attempt=attempt))
     row = {"job_task_id": str(job_task_id), "host": job_task.host, "stream": stream.value, "length": len(data)}
+    if omitted := _omitted(job_task, stream, attempt):
+        row["omitted"] = [list(span) for span in omitted]
     try:
         return {**row, "text": data.decode()}
     except UnicodeDecodeError:

@@ -6,6 +6,7 @@ Owns the order, the state file and the log of the supervisor. One process is one
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import threading
 from collections.abc import Callable, Sequence
@@ -199,11 +200,14 @@ class Stack:
                 turn_over(path)
 
     def _save(self) -> None:
+        """A disk that is full keeps nobody from being started again: the state is written with the next change."""
         mark = own_mark()
-        save_state(
-            self._data,
-            UpState(mark.pid, mark.began, self._status, self._server, self._kafka_document(), tuple(self._states())),
-        )
+        document = self._kafka_document()
+        state = UpState(mark.pid, mark.began, self._status, self._server, document, tuple(self._states()))
+        try:
+            save_state(self._data, state)
+        except OSError as error:
+            self._report(f"{self._data.state} cannot be written: {error}")
 
     def _states(self) -> list[ChildState]:
         states = [
@@ -233,9 +237,8 @@ class Stack:
 
     def _log(self, text: str) -> None:
         path = self._data.log_of("up")
-        if path.parent.is_dir():
-            with os.fdopen(open_log(path), "a", encoding="utf-8") as file:
-                file.write(f"{datetime.now(UTC).isoformat(timespec='milliseconds')} {text}\n")
+        with contextlib.suppress(OSError), os.fdopen(open_log(path), "a", encoding="utf-8") as file:
+            file.write(f"{datetime.now(UTC).isoformat(timespec='milliseconds')} {text}\n")
 
 
 async def _ready_or_not(child: Child) -> None:

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import logging
+import os
 import sys
+from typing import TextIO, cast
 
 import structlog
 
@@ -17,13 +21,14 @@ _SHARED: list[structlog.types.Processor] = [
 def configure_logs(service: str, instance: str, level: str, log_format: str) -> structlog.stdlib.BoundLogger:
     """Log to stderr, one record a line; records of libraries from `warning` on go the same way."""
     renderer = _renderer(log_format)
+    stream = cast(TextIO, _Unfailing(sys.stderr))
     structlog.configure(
         processors=[*_SHARED, structlog.processors.format_exc_info, renderer],
         wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[level.upper()]),
-        logger_factory=structlog.PrintLoggerFactory(file=sys.stderr),
+        logger_factory=structlog.PrintLoggerFactory(file=stream),
         cache_logger_on_first_use=True,
     )
-    handler = logging.StreamHandler(sys.stderr)
+    handler = logging.StreamHandler(stream)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=_SHARED,
@@ -38,6 +43,23 @@ def configure_logs(service: str, instance: str, level: str, log_format: str) -> 
     structlog.contextvars.bind_contextvars(service=service, instance=instance)
     logger: structlog.stdlib.BoundLogger = structlog.get_logger()
     return logger
+
+
+class _Unfailing(io.TextIOBase):
+    """A log that cannot be written, as on a full disk, ends nothing: what it says is lost, and the work goes on. Nothing is
+    kept back either, for the interpreter would fail on it when it ends."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        with contextlib.suppress(OSError):
+            try:
+                descriptor = self._stream.fileno()
+            except io.UnsupportedOperation:
+                return self._stream.write(text)
+            os.write(descriptor, text.encode("utf-8", "replace"))
+        return len(text)
 
 
 def _renderer(log_format: str) -> structlog.types.Processor:

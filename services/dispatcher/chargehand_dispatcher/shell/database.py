@@ -5,7 +5,6 @@ Owns the differences between the two. Tables and rules do not enter here.
 
 from __future__ import annotations
 
-import sqlite3
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -15,7 +14,7 @@ from typing import Any, Protocol
 
 import psycopg
 from chargehand_chassis.errors import FatalFailure, TransientFailure
-from chargehand_chassis.sqlite import open_sqlite
+from chargehand_chassis.sqlite import explained, open_sqlite
 
 Row = tuple[Any, ...]
 
@@ -75,6 +74,7 @@ class SqliteDatabase:
     is_shared = False
 
     def __init__(self, path: Path) -> None:
+        self._path = path
         self._connection = open_sqlite(path)
         self._connection.execute("pragma cache_size = -16384")
         self._connection.execute("pragma wal_autocheckpoint = 4000")
@@ -82,7 +82,7 @@ class SqliteDatabase:
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
-        try:
+        with explained(self._path):
             self._connection.execute("begin immediate")
             try:
                 yield
@@ -91,8 +91,6 @@ class SqliteDatabase:
                 if self._connection.in_transaction:
                     self._connection.execute("rollback")
                 raise
-        except sqlite3.OperationalError as error:
-            raise TransientFailure(f"the store cannot be written: {error}") from error
 
     def execute(self, sql: str, parameters: Sequence[Any] = ()) -> list[Row]:
         return self._connection.execute(sql, parameters).fetchall()

@@ -94,15 +94,15 @@ class Dispatcher:
     async def run(self) -> None:
         """Own partitions and do their work until stopped."""
         await topics_ready(self._settings)
-        await self._publisher.start()
-        await self._keyring.start()
-        self._store = await self.in_thread(
-            lambda: DispatcherStore(
-                open_database(self._settings.store_url, self._settings.data),
-                proxy_limit=self._settings.proxy_concurrency,
-            )
-        )
         try:
+            await self._publisher.start()
+            await self._keyring.start()
+            self._store = await self.in_thread(
+                lambda: DispatcherStore(
+                    open_database(self._settings.store_url, self._settings.data),
+                    proxy_limit=self._settings.proxy_concurrency,
+                )
+            )
             await self._work()
         finally:
             await self._close()

@@ -88,7 +88,7 @@ class Journal:
             self.identity = self._identify()
         except sqlite3.Error as error:
             raise TransientFailure(
-                f"journal {path}: {error}; free space or mend permissions, the agent goes on then"
+                f"journal {path}: {error}; free space or mend permissions, it goes on then"
             ) from error
         self._thread = ThreadPoolExecutor(1, "journal")
         self._waiting: list[tuple[Entry, Done | None]] = []

@@ -16,7 +16,7 @@ from typing import Any, Protocol, TypeAlias, TypeVar
 
 import psycopg
 from chargehand_chassis.errors import FatalFailure, TransientFailure
-from chargehand_chassis.sqlite import migrate, open_sqlite
+from chargehand_chassis.sqlite import explained, migrate, open_sqlite
 from eventsourcing.persistence import IntegrityError, PersistenceError, StoredEvent, Tracking
 from eventsourcing.postgres import PostgresDatastore, PostgresProcessRecorder
 from eventsourcing.sqlite import SQLiteConnection, SQLiteConnectionPool, SQLiteDatastore, SQLiteProcessRecorder
@@ -31,6 +31,7 @@ CHANNEL = "stored_events"
 RELAY_LOCK = 0x63686172_67650001
 MIGRATION_LOCK = 0x63686172_67650002
 PATIENCE_S = 10
+_SERVER = "the store in PostgreSQL"
 
 T = TypeVar("T")
 Row: TypeAlias = Any
@@ -133,24 +134,32 @@ class SQLiteEngine:
     is_shared = False
 
     def __init__(self, path: Path) -> None:
+        self._place = str(path)
         self._lock: int | None = _take_file_lock(path.with_suffix(".lock"))
-        connection = open_sqlite(path)
-        migrate(connection, [_to_sqlite(step) for step in STEPS])
-        connection.close()
+        try:
+            self._open(path)
+        except BaseException:
+            os.close(self._lock)
+            raise
+
+    def _open(self, path: Path) -> None:
+        with contextlib.closing(open_sqlite(path)) as connection:
+            migrate(connection, [_to_sqlite(step) for step in STEPS])
         self._datastore = SQLiteDatastore(str(path), pool_size=4, max_overflow=4, pool_timeout=60.0)
         self._datastore.pool = _SQLitePool(
             db_name=str(path), lock_timeout=PATIENCE_S, pool_size=4, max_overflow=4, pool_timeout=60.0
         )
         self.recorder = _SQLiteRecorder(self._datastore)
-        self.recorder.create_table()
+        with _explained(self._place):
+            self.recorder.create_table()
 
     @contextlib.contextmanager
     def read(self) -> Iterator[Transaction]:
-        with _explained(), self._datastore.transaction(commit=False) as cursor:
+        with _explained(self._place), self._datastore.transaction(commit=False) as cursor:
             yield _sqlite_transaction(cursor.sqlite_cursor)
 
     def write(self, events: Sequence[StoredEvent], trackings: Sequence[Tracking], before: Work, after: Work) -> None:
-        with _explained():
+        with _explained(self._place):
             self.recorder.insert_events(events, trackings=trackings, before=before, after=after)
 
     def take_relay_lock(self) -> bool:
@@ -167,8 +176,9 @@ class SQLiteEngine:
 
 
 def _take_file_lock(path: Path) -> int:
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    with explained(path):
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
@@ -237,7 +247,7 @@ class PostgresEngine:
                 "POSTGRES_ENABLE_DB_FUNCTIONS is set: with it the relay would miss events; unset it and start again"
             )
         self._url, self._schema = url, schema
-        with _explained():
+        with _explained(_SERVER):
             _migrate_postgres(url, schema)
         parts = conninfo_to_dict(url)
         self._datastore = _PostgresDatastore(
@@ -254,7 +264,7 @@ class PostgresEngine:
             schema=schema,
         )
         self.recorder = _PostgresRecorder(self._datastore, events_table_name=CHANNEL)
-        with _explained():
+        with _explained(_SERVER):
             self.recorder.create_table()
         self._lock = _Session(url)
         self._listener = _Session(url)
@@ -262,11 +272,11 @@ class PostgresEngine:
 
     @contextlib.contextmanager
     def read(self) -> Iterator[Transaction]:
-        with _explained(), self._datastore.transaction(commit=False) as cursor:
+        with _explained(_SERVER), self._datastore.transaction(commit=False) as cursor:
             yield _postgres_transaction(cursor)
 
     def write(self, events: Sequence[StoredEvent], trackings: Sequence[Tracking], before: Work, after: Work) -> None:
-        with _explained():
+        with _explained(_SERVER):
             self.recorder.write(events, trackings, before, after)
 
     def take_relay_lock(self) -> bool:
@@ -337,11 +347,14 @@ def _migrate_postgres(url: str, schema: str) -> None:
 
 
 @contextlib.contextmanager
-def _explained() -> Iterator[None]:
+def _explained(place: str) -> Iterator[None]:
     """Failures of the engines as the loop's own: a taken place is a Conflict, all else may work later."""
     try:
         yield
     except (IntegrityError, psycopg.IntegrityError) as error:
         raise Conflict(str(error)[:500]) from error
     except (PersistenceError, psycopg.Error) as error:
-        raise TransientFailure(f"the store does not work: {str(error)[:500]}") from error
+        why = " ".join(str(error).split())[:500]
+        raise TransientFailure(
+            f"{place} cannot be used: {why}; free space or mend what it says, it goes on then"
+        ) from error

@@ -63,18 +63,18 @@ async def run(context: Context[GatewaySettings]) -> None:
     gateway.commands = Commands(publisher, gateway.changes, planner.sealing_key)
     listener = _listen(settings)
     server = _Server(_configuration(settings, gateway))
-    tasks = [
-        asyncio.create_task(_connect(context, gateway, publisher)),
-        asyncio.create_task(_look(context, gateway)),
-        asyncio.create_task(_stop(context, gateway, server)),
-        asyncio.create_task(_announce(context, server, listener)),
-    ]
     try:
-        await server.serve([listener])
+        async with asyncio.TaskGroup() as group:
+            tasks = [
+                group.create_task(_connect(context, gateway, publisher)),
+                group.create_task(_look(context, gateway)),
+                group.create_task(_stop(context, gateway, server)),
+                group.create_task(_announce(context, server, listener)),
+            ]
+            await server.serve([listener])
+            for task in tasks:
+                task.cancel()
     finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
         await publisher.stop()
         gateway.close()
 

@@ -28,7 +28,7 @@ _LOOK_AGAIN_S = 5.0
 @dataclass(frozen=True, slots=True)
 class OutputView:
     """One stream of one attempt now. `stored` bytes can be read; `is_final`: no more will come; `is_over`: its job task has
-    its verdict; `stream_id` 0: nothing is stored."""
+    its verdict; `stream_id` 0: nothing is stored. `omitted`: ranges of what was printed that a cap left out."""
 
     attempt: int
     stream_id: int
@@ -36,6 +36,7 @@ class OutputView:
     is_complete: bool
     is_final: bool
     is_over: bool
+    omitted: tuple[tuple[int, int], ...] = ()
 
 
 def find_output(store: ReadStore, job_task_id: UUID, stream: Stream, attempt: int | None) -> OutputView | None:
@@ -63,6 +64,7 @@ def find_output(store: ReadStore, job_task_id: UUID, stream: Stream, attempt: in
         is_complete=is_complete,
         is_final=is_complete and (is_past or is_settled(task) if attempt else is_settled(task)),
         is_over=is_over,
+        omitted=row[1].omitted if row is not None else (),
     )
 
 
@@ -113,13 +115,17 @@ def _beyond(why: str, length: int) -> HttpProblem:
 
 
 def _headers(view: OutputView, offset: int) -> dict[str, str]:
-    return {
+    headers = {
         "Accept-Ranges": "bytes",
         "Chargehand-Attempt": str(view.attempt),
         "Chargehand-Offset": str(offset),
         "Chargehand-Length": str(view.stored),
         "Chargehand-Complete": "true" if view.is_complete else "false",
     }
+    if view.omitted:
+        # First and last byte of each, as in Content-Range.
+        headers["Chargehand-Omitted"] = ", ".join(f"{start}-{end - 1}" for start, end in view.omitted)
+    return headers
 
 
 async def _windows(call: Call, view: OutputView, start: int, end: int) -> AsyncIterator[bytes]:

@@ -18,7 +18,7 @@ from typing import Any, Protocol
 
 import psycopg
 from chargehand_chassis.errors import FatalFailure, TransientFailure
-from chargehand_chassis.sqlite import migrate, open_sqlite
+from chargehand_chassis.sqlite import migrate, open_sqlite, unusable
 
 from .schema import OUTPUT, OUTPUT_STEPS, READ_MODEL, READ_MODEL_STEPS, postgres_ddl, sqlite_ddl
 
@@ -27,6 +27,7 @@ Values = Sequence[Any]
 
 OUTPUT_PAGE_BYTES = 16_384
 _AT_ONCE = 400
+_SERVER = "the store in PostgreSQL"
 _JOURNAL_BYTES = 64 << 20
 
 
@@ -70,7 +71,13 @@ class SqliteDatabase:
     """
 
     def __init__(self, directory: Path, *, is_writer: bool) -> None:
-        self._connection = self._open_writer(directory) if is_writer else self._open_reader(directory)
+        self._place = f"{directory / 'output.db'} or reporter.db"
+        try:
+            self._connection = self._open_writer(directory) if is_writer else self._open_reader(directory)
+        except (sqlite3.OperationalError, OSError) as error:
+            raise StoreUnavailable(unusable(directory, error)) from error
+        except TransientFailure as error:
+            raise StoreUnavailable(str(error)) from error
 
     @staticmethod
     def _open_writer(directory: Path) -> sqlite3.Connection:
@@ -103,20 +110,20 @@ class SqliteDatabase:
         return connection
 
     def query(self, sql: str, values: Values = ()) -> list[Row]:
-        with _translated():
+        with _translated(self._place):
             return self._connection.execute(sql, values).fetchall()
 
     def execute(self, sql: str, values: Values = ()) -> int:
-        with _translated():
+        with _translated(self._place):
             return self._connection.execute(sql, values).rowcount
 
     def execute_many(self, sql: str, rows: Sequence[Values]) -> None:
-        with _translated():
+        with _translated(self._place):
             self._connection.executemany(sql, rows)
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
-        with _translated():
+        with _translated(self._place):
             self._connection.execute("begin immediate")
             try:
                 yield
@@ -193,20 +200,20 @@ class PostgresDatabase:
         connection.execute(f"set local search_path = {READ_MODEL}, {OUTPUT}")
 
     def query(self, sql: str, values: Values = ()) -> list[Row]:
-        with _translated():
+        with _translated(_SERVER):
             return self._opened().execute(_dollar(sql), values).fetchall()
 
     def execute(self, sql: str, values: Values = ()) -> int:
-        with _translated():
+        with _translated(_SERVER):
             return self._opened().execute(_dollar(sql), values).rowcount
 
     def execute_many(self, sql: str, rows: Sequence[Values]) -> None:
-        with _translated(), self._opened().cursor() as cursor:
+        with _translated(_SERVER), self._opened().cursor() as cursor:
             cursor.executemany(_dollar(sql), rows)
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
-        with _translated():
+        with _translated(_SERVER):
             connection = self._opened()
             try:
                 with connection.transaction():
@@ -225,11 +232,16 @@ class PostgresDatabase:
 
 
 @contextmanager
-def _translated() -> Iterator[None]:
+def _translated(place: str) -> Iterator[None]:
     try:
         yield
     except (sqlite3.OperationalError, psycopg.OperationalError) as error:
-        raise StoreUnavailable(str(error).strip() or repr(error)) from error
+        why = " ".join(str(error).split()) or repr(error)
+        raise StoreUnavailable(
+            f"{place} cannot be used: {why}; free space or mend permissions, it goes on then"
+        ) from error
+    except psycopg.errors.UndefinedTable as error:
+        raise StoreUnavailable("the tables are not there yet: the reporter makes them when it starts") from error
 
 
 @lru_cache(maxsize=1024)
@@ -262,7 +274,7 @@ class Connections:
         """The connection of this thread. StoreUnavailable if there is no store yet."""
         file = self._file()
         if getattr(self._local, "database", None) is None or self._local.file != file:
-            with _translated():
+            with _translated(_SERVER):
                 database = open_database(self._store_url, self._directory, is_writer=False)
             self._keep(getattr(self._local, "database", None), database)
             self._local.database, self._local.file = database, file
