@@ -153,28 +153,29 @@ class Installation:
 
     def recording(self) -> Recording:
         """Everything that stands in the recorded topics now, raw, as a consumer reads it."""
-        return asyncio.run(self._record())
+        # Not as the task's result: asyncio.run makes a text of that, when it sets the signal handler back.
+        entries: list[Entry] = []
+        asyncio.run(self._record(entries))
+        return Recording.of(entries, datetime.now(UTC))
 
-    async def _record(self) -> Recording:
+    async def _record(self, entries: list[Entry]) -> None:
         follower = KeyringFollower(self.kafka(), load_pinned_planner(self.data / "keys" / "planner.pub.json"))
         topics = TopicFollower(self.kafka(), RECORDED_TOPICS)
         await follower.start()
         await topics.start()
         try:
-            entries = await _read_to_the_end(topics, follower)
+            await _read_to_the_end(topics, follower, entries)
         finally:
             await topics.stop()
             await follower.stop()
-        return Recording.of(entries, datetime.now(UTC))
 
     def violations(self, *, is_finished: bool = True) -> list[Violation]:
         """What the checker finds in the topics."""
         return check(self.recording(), is_finished=is_finished)
 
 
-async def _read_to_the_end(topics: TopicFollower, follower: KeyringFollower) -> list[Entry]:
+async def _read_to_the_end(topics: TopicFollower, follower: KeyringFollower, entries: list[Entry]) -> None:
     ends = await topics.end_offsets()
-    entries: list[Entry] = []
     async with asyncio.timeout(120):
         while not await topics.has_reached(ends):
             for records in (await topics.getmany(200)).values():
@@ -182,7 +183,6 @@ async def _read_to_the_end(topics: TopicFollower, follower: KeyringFollower) -> 
                     message = await follower.read(record)
                     if isinstance(message, Received):
                         entries += _entries(message)
-    return entries
 
 
 def _entries(message: Received) -> list[Entry]:

@@ -164,7 +164,12 @@ def _document(asked: Asked, job_task: JobTaskDocument, stream: Stream, attempt: 
     """One stream of one host: `text` where it is UTF-8, else `base64`."""
     job_task_id: UUID = job_task.job_task_id
     data = b"".join(asked.client.output(job_task_id, stream, attempt=attempt))
-    row = {"job_task_id": str(job_task_id), "host": job_task.host, "stream": stream.value, "length": len(data)}
+    row: dict[str, object] = {
+        "job_task_id": str(job_task_id),
+        "host": job_task.host,
+        "stream": stream.value,
+        "length": len(data),
+    }
     if omitted := _omitted(job_task, stream, attempt):
         row["omitted"] = [list(span) for span in omitted]
     try:
