@@ -41,7 +41,7 @@ class Log:
         producer = AIOKafkaProducer(**connection(self.settings))
         await producer.start()
         try:
-            while count:
+            while count > 0:
                 append = await producer.send_and_wait(self.place.topic, b"x", partition=0)
                 is_later = not self.times or append.timestamp > self.times[-1]
                 self.times.append(append.timestamp)
@@ -72,7 +72,7 @@ async def log(kafka: Any) -> AsyncIterator[Log]:
     try:
         await admin.create_topics([NewTopic(topic, 1, 1, topic_configs={"message.timestamp.type": "LogAppendTime"})])
         made = Log(settings, TopicPartition(topic, 0), [])
-        await made.add(5)
+        await made.add(6)
         yield made
         await admin.delete_topics([topic])
     finally:
@@ -93,12 +93,13 @@ async def test_a_position_beyond_the_end_is_a_cut_at_the_end(log: Log) -> None:
 
 
 async def test_a_log_that_was_cut_and_grew_beyond_the_position_is_found_out(log: Log) -> None:
-    """The records from 3 on are taken for those that came after a crash, in which others at 3 and 4 were lost."""
-    known = Mark(5, log.times[2])
+    """The records after the third one's instant are taken for those that came after a crash, in which others were lost."""
+    later = next(offset for offset, time in enumerate(log.times) if time > log.times[2])
+    known = Mark(later + 2, log.times[2])
     (cut,) = await log.cuts(known)
-    assert (cut.held, cut.position, cut.end) == (3, 5, len(log.times))
+    assert (cut.held, cut.position, cut.end) == (later, later + 2, len(log.times))
     (cut,) = await log.cuts(Mark(len(log.times) + 9, log.times[2]))
-    assert cut.held == 3
+    assert cut.held == later
 
 
 async def test_with_the_brokers_clock_set_back_all_of_the_log_is_taken_for_new(log: Log) -> None:

@@ -22,6 +22,7 @@ from chargehand.checker.recording import RECORDED_TOPICS
 from chargehand_chassis.kafka import KeyringFollower, Received, TopicFollower
 from chargehand_chassis.keys import load_pinned_planner
 from chargehand_chassis.settings import KafkaSettings
+from chargehand_schemas.execution import AttemptFact
 from chargehand_schemas.progress import ProgressReport
 
 from support.sshd import SshHost
@@ -191,6 +192,8 @@ def _entries(message: Received) -> list[Entry]:
         length = item.length if isinstance(item, ProgressReport) else 0
         raw = message.raw[start : start + length]
         start += length
+        if isinstance(item, AttemptFact) and item.proxy != message.writer.subject:
+            continue  # an agent that speaks for another proxy has no effect (docs/explanation/trust.md)
         found.append(Entry(message.topic, message.partition, message.offset, message.append_time, item, raw))
     return found
 

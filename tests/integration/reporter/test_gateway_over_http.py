@@ -24,7 +24,7 @@ from chargehand_reporter.shell.gateway.rights import Right
 from chargehand_reporter.shell.gateway.routes import Route
 from chargehand_reporter.shell.gateway.table import ROUTES
 from chargehand_schemas.api import JobInvocationDocument, JobTaskDocument
-from chargehand_schemas.catalog import HostRegistered, TokenRevoked, UserCreated, UserDisabled
+from chargehand_schemas.catalog import HostChanged, HostRegistered, TokenRevoked, UserCreated, UserDisabled
 from chargehand_schemas.commands import HostRecord, InvokeJob
 from chargehand_schemas.hosts import HostReachabilityObserved
 from chargehand_schemas.proxies import AgentStarted
@@ -404,11 +404,41 @@ async def test_hosts_are_registered_and_found(site: Site) -> None:
         document = (await site.client.get(f"/hosts/{ref}")).json()
         assert document["host"]["address"] == "10.0.0.7"
         assert document["reachability_detail"] == "timeout: after 10 s"
+    await site.installation.say(
+        str(host_id),
+        HostChanged(
+            id=uuid4(), time=moment, host_id=host_id, version=2, host=record.model_copy(update={"proxy": None})
+        ),
+    )
+    stranger = seen.model_copy(
+        update={
+            "id": uuid4(),
+            "proxy": "other",
+            "agent_id": "agent-other",
+            "reachable": True,
+            "observed_at": moment + timedelta(seconds=9),
+        }
+    )
+    await site.installation.say(f"{host_id}:reachability", stranger, by="agent-other")
+    liar = stranger.model_copy(update={"id": uuid4(), "proxy": "local"})
+    await site.installation.say(f"{host_id}:reachability", liar, by="agent-other")
+    again = seen.model_copy(
+        update={"id": uuid4(), "detail": "after 11 s", "observed_at": moment + timedelta(seconds=1)}
+    )
+    await site.installation.say(f"{host_id}:reachability", again, by="agent-local")
+    await until(lambda: _shows(site, host_id, version=2, reachability_detail="timeout: after 11 s"))
+    document = (await site.client.get(f"/hosts/{host_id}")).json()
+    assert document["reachable"] is False, "whose host it is, is listened to, also where it is the default proxy's"
     page = (await site.client.get("/hosts", params={"name": "db7"})).json()
     assert (page["total"], page["items"][0]["host_id"]) == (1, str(host_id))
     assert (await site.client.get("/hosts", params={"name": "%"})).json()["total"] == 0
     response = await site.client.post("/hosts", json={"hosts": [{"name": "a"}, {"name": "b"}]})
     assert (response.status_code, response.json()["counts"]) == (200, {"registered": 2})
+
+
+async def _shows(site: Site, host_id: UUID, **fields: object) -> bool:
+    document = (await site.client.get(f"/hosts/{host_id}")).json()
+    return {name: document[name] for name in fields} == fields
 
 
 async def _is_observed(site: Site, host_id: UUID) -> bool:

@@ -381,7 +381,8 @@ class SimulatedHost:
                     if is_over:
                         yield self._end(record, died_at)
                         return
-                    await watcher.wait(_until_next(record, moment))
+                    if not watcher.is_cut:
+                        await watcher.wait(_until_next(record, moment))
             yield ConnectionLost("the connection of this simulated host was cut")
         finally:
             provider.unwatch(place.host_id, watcher)

@@ -112,10 +112,10 @@ def output_group(
     )
 
 
-def host_document(it: Host, observations: Sequence[Observation]) -> HostDocument:
-    """A host as assigned, and as observed by the proxy it is assigned to; by whichever came last where none is assigned."""
+def host_document(it: Host, observations: Sequence[Observation], default_proxy: str) -> HostDocument:
+    """A host as assigned, and as observed by the proxy it is assigned to."""
     record = it.record or HostRecord(name=it.name)
-    ours = [one for one in observations if record.proxy is None or one.proxy == record.proxy]
+    ours = [one for one in observations if one.proxy == (record.proxy or default_proxy)]
     seen = max((one for one in ours if one.observed_at), key=_observed_at, default=None)
     check_ins = [one.last_check_in for one in ours if one.last_check_in is not None]
     return HostDocument(

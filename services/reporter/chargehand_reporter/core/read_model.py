@@ -272,6 +272,9 @@ class ReadModel:
         self.hosts.put(event.host_id, assigned.assign(self.hosts.get(event.host_id), event))
 
     def _take_observation(self, said: Said, event: observed.HostReachabilityObserved | observed.HostCheckedIn) -> None:
+        if event.proxy != said.subject:
+            self.disbelieved.append(Disbelieved(said, f"an agent of {said.subject} signed for proxy {event.proxy}"))
+            return
         key = (event.host_id, said.subject)
         self.observations.put(key, assigned.observe(self.observations.get(key) or assigned.Observation(*key), event))
 

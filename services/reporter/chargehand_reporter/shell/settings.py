@@ -44,6 +44,10 @@ class GatewaySettings(ServiceSettings):
     )
     session_lifetime: timedelta = Field(timedelta(hours=12), description="How long a login by link lasts.")
     login_link_lifetime: timedelta = Field(timedelta(minutes=15), description="How long an unused login link is good.")
+    default_proxy: str = Field(
+        "local",
+        description="The proxy of hosts that name none, as the planner has it: whose observations of them are shown.",
+    )
     decide_within: timedelta = Field(
         timedelta(seconds=5), description="How long a posted command waits for its decision before 202."
     )

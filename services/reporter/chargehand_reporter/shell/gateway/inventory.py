@@ -29,7 +29,7 @@ async def list_hosts(call: Call) -> Response:
     name, after, limit = call.text("name"), call.text("after"), call.limit()
     found = await cursor_checked(call.read(lambda store: store.hosts(name, limit, after)))
     seen = await call.read(lambda store: store.observations([host.host_id for host in found.rows]))
-    rows = tuple(host_document(host, seen[host.host_id]) for host in found.rows)
+    rows = tuple(host_document(host, seen[host.host_id], call.gateway.settings.default_proxy) for host in found.rows)
     return document_response(Page[HostDocument](items=rows, total=found.total, next=found.next))
 
 
@@ -40,7 +40,7 @@ async def show_host(call: Call) -> Response:
     if host is None:
         raise not_found("such host")
     seen = await call.read(lambda store: store.observations([host_id]))
-    return document_response(host_document(host, seen[host_id]))
+    return document_response(host_document(host, seen[host_id], call.gateway.settings.default_proxy))
 
 
 async def register_hosts(call: Call) -> Response:
