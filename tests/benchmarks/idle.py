@@ -62,7 +62,7 @@ def _figures(watches: list[_Watch]) -> list[Figure]:
     total = tuple(100 * watch.spent.ours_cpu_s / watch.took_s for watch in watches)
     memory = tuple(watch.spent.ours_pss_mib for watch in watches)
     return [
-        Figure("all services", "% of one core", total, at_most(_MOST_CPU_PERCENT)),
+        Figure("CPU of all services", "% of one core", total, at_most(_MOST_CPU_PERCENT)),
         *(Figure(f"CPU of {name}", "% of one core", tuple(w.percent(name) for w in watches)) for name in names),
         Figure("memory of all services", "MiB PSS", memory, at_most(_MOST_PSS_MIB)),
         *(Figure(f"memory of {name}", "MiB PSS", tuple(w.spent.pss_mib[name] for w in watches)) for name in names),

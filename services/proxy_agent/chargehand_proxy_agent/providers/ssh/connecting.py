@@ -114,12 +114,14 @@ class Connector:
 
 
 def _prepare(settings: SshSettings) -> asyncssh.SSHClientConnectionOptions:
-    """What all connections have in common."""
+    """What all connections have in common. The algorithms are named one by one: asyncssh would match the patterns again for
+    every connection."""
     agent = settings.agent_socket
+    preferred = asyncssh.SSHClientConnectionOptions(config=None, kex_algs=_KEX, encryption_algs=_CIPHERS)
     return asyncssh.SSHClientConnectionOptions(
         config=None,
-        kex_algs=_KEX,
-        encryption_algs=_CIPHERS,
+        kex_algs=[name.decode() for name in preferred.kex_algs],
+        encryption_algs=[name.decode() for name in preferred.encryption_algs],
         compression_algs=None,
         preferred_auth="publickey",
         public_key_auth=True,
