@@ -117,7 +117,9 @@ def _prepare(settings: SshSettings) -> asyncssh.SSHClientConnectionOptions:
     """What all connections have in common. The algorithms are named one by one: asyncssh would match the patterns again for
     every connection."""
     agent = settings.agent_socket
-    preferred = asyncssh.SSHClientConnectionOptions(config=None, kex_algs=_KEX, encryption_algs=_CIPHERS)
+    preferred = asyncssh.SSHClientConnectionOptions(
+        config=None, client_keys=None, agent_path=None, known_hosts=b"", kex_algs=_KEX, encryption_algs=_CIPHERS
+    )
     return asyncssh.SSHClientConnectionOptions(
         config=None,
         kex_algs=[name.decode() for name in preferred.kex_algs],
