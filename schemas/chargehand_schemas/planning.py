@@ -96,7 +96,9 @@ class AttemptBound(AttemptItem):
     template_version: int
     effective_user: str
     script_digest: str
-    provider_type: str = Field("", description="The connection's; a host parameter `provider` decides among script providers.")
+    provider_type: str = Field(
+        "", description="The connection's; a host parameter `provider` decides among script providers."
+    )
 
 
 class AttemptRefused(AttemptItem):
