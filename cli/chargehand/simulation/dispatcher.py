@@ -7,7 +7,7 @@ instances share what is durable.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from functools import partial
 
 from chargehand_dispatcher.core.agents import Agents
@@ -21,11 +21,11 @@ from chargehand_schemas.topics import DISPATCH_EVENTS, EXECUTION_EVENTS, HOST_EV
 
 from .bus import Bus, Group, Member, Place, Reader, Record
 from .store import Durable, LostPartition, MemoryStore, Row
-from .world import EPOCH, Process
+from .world import Process
 
 LOG_WITHIN_S = 10.0
 PRESS_AFTER_S = 3.0
-SILENT_AFTER_S = 30.0
+SILENT_AFTER = timedelta(seconds=30)
 _INBOX = (PLANNING_EVENTS.name, EXECUTION_EVENTS.name)
 
 
@@ -38,7 +38,6 @@ class SimulatedDispatcher(Process):
         super().__init__(bus.world, name)
         self.bus, self.group, self.durable, self.timers, self.singles = bus, group, durable, timers, singles
         self.member = Member(group, self, self._assigned)
-        self.missing = ""
         self.took: Callable[[Sequence[Item], datetime], None] = lambda items, now: None
         self._forget_all()
 
@@ -115,14 +114,9 @@ class SimulatedDispatcher(Process):
         return {reader.place.partition for reader in self.readers if reader.place.topic in _INBOX}
 
     def _take(self, number: int) -> None:
-        """Own it, see that nothing is missing, fold its own log, then what the planner said; claim nothing before that."""
+        """Own it, fold its own log, then what the planner said; claim nothing before that."""
         own = self.store.acquire(number)
         begins = {topic: self.store.position(topic, number) for topic in _INBOX}
-        for topic, at in {**begins, DISPATCH_EVENTS.name: own}.items():
-            if at > self.bus.end(Place(topic, number)):
-                self.missing = f"{topic}/{number} ends before {at}"
-                self.store.release([number])
-                return
         self.step()
         place = Place(DISPATCH_EVENTS.name, number)
         said = [record.item for record in self.bus.logs[place][own:]]
@@ -308,8 +302,7 @@ class SimulatedDispatcher(Process):
         self._wake()
 
     def _look_for_silence(self) -> None:
-        after = EPOCH.resolution * int(SILENT_AFTER_S * 1e6)
-        for lost in self.agents.silent(self.store_clock(), after):
+        for lost in self.agents.silent(self.store_clock(), SILENT_AFTER):
             self._tell(partial(self._ask, lost))
         self.after(5.0, self._look_for_silence)
 

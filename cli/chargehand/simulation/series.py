@@ -48,7 +48,6 @@ def run_series(
     faults: Collection[str] = tuple(FAULTS),
     *,
     twice_every: int = 100,
-    until_failure: bool = False,
     seen: Callable[[Series], None] = lambda series: None,
 ) -> Series:
     """Run these seeds. One in `twice_every` is run again: a run that differs from itself is in `differing`."""
@@ -67,8 +66,6 @@ def run_series(
             series.failed.append(seed)
             if series.failure is None:
                 series.failure = explain(outcome.scenario)
-            if until_failure:
-                break
         seen(series)
     return series
 

@@ -157,10 +157,12 @@ def count(invocation: Invocation, verdicts: Iterable[JobTaskEnded]) -> Invocatio
         if verdict.reason is not None:
             reasons[verdict.reason.value] += 1
     counted = replace(invocation, counts=dict(counts), reasons=dict(reasons))
-    rolling = counted.properties.rolling
-    if rolling is not None and counted.failures > halt_after(rolling, counted.total):
-        return replace(counted, is_halted=True)
-    return counted
+    return replace(counted, is_halted=True) if _has_too_many_failures(counted) else counted
+
+
+def _has_too_many_failures(invocation: Invocation) -> bool:
+    rolling = invocation.properties.rolling
+    return rolling is not None and invocation.failures > halt_after(rolling, invocation.total)
 
 
 def uncount(invocation: Invocation, status: JobTaskStatus | None, reason: Reason | None) -> Invocation:
@@ -170,7 +172,8 @@ def uncount(invocation: Invocation, status: JobTaskStatus | None, reason: Reason
         counts[status.value] -= 1
     if reason is not None:
         reasons[reason.value] -= 1
-    return replace(invocation, counts=dict(+counts), reasons=dict(+reasons), is_halted=False)
+    left = replace(invocation, counts=dict(+counts), reasons=dict(+reasons))
+    return replace(left, is_halted=_has_too_many_failures(left))
 
 
 def end(invocation: Invocation, now: datetime) -> tuple[Invocation, tuple[JobInvocationEnded, ...]]:
