@@ -6,6 +6,7 @@ from uuid import UUID, uuid4
 
 import pytest
 from chargehand_dispatcher.core.engine import Claimed, Desk, Surroundings, beyond
+from chargehand_dispatcher.core.invocation import Invocation, uncount
 from chargehand_dispatcher.core.job_task import State
 from chargehand_dispatcher.core.rolling import halt_after, released_ordinals
 from chargehand_dispatcher.core.rules import Timers
@@ -28,7 +29,7 @@ from chargehand_schemas.planning import (
     PlannedJobTask,
 )
 from chargehand_schemas.properties import ExecutionProperties, Rolling
-from chargehand_schemas.reasons import JobInvocationStatus
+from chargehand_schemas.reasons import JobInvocationStatus, JobTaskStatus, Reason
 
 NOON = datetime(2026, 11, 24, 12, tzinfo=UTC)
 INVOCATION = UUID(int=1)
@@ -301,3 +302,14 @@ def test_rest_an_invocation_whose_last_verdict_is_in_the_log_ends() -> None:
         restored.take(item)
     restored.end_restored([INVOCATION])
     assert [type(item) for item in restored.outgoing()].count(JobInvocationEnded) == 1
+
+
+@pytest.mark.parametrize(("failures", "is_halted"), [(2, True), (1, False)])
+def test_a_verdict_taken_back_halts_no_less_than_the_others_do(failures: int, is_halted: bool) -> None:
+    properties = ExecutionProperties(rolling=Rolling(failure_limit="1"))
+    halted = Invocation(
+        INVOCATION, properties=properties, total=9, counts={"failed": failures + 1}, reasons={"exit_status": failures + 1},
+        is_halted=True,
+    )  # fmt: skip
+    left = uncount(halted, JobTaskStatus.FAILED, Reason.EXIT_STATUS)
+    assert (left.failures, left.is_halted) == (failures, is_halted)
