@@ -98,6 +98,13 @@ class JobTemplateSaved(CatalogEvent):
     description_format: str = ""
 
 
+class ProxyChanged(CatalogEvent):
+    """How many attempts a proxy takes at once from here on. None: the dispatcher's default."""
+
+    proxy: str
+    concurrency: int | None
+
+
 class UserCreated(CatalogEvent):
     """There is such a person."""
 

@@ -54,6 +54,7 @@ class InvokeJob(Command):
     start_at: Instant | None = None
     start_before: Instant | None = None
     expect_hosts: int | None = Field(None, ge=0, description="Refuse unless the targeting has exactly so many hosts.")
+    rerun_of: UUID | None = Field(None, description="The JobInvocation that is done again, for whoever looks back.")
 
 
 class CancelJobInvocation(Command):
@@ -61,6 +62,20 @@ class CancelJobInvocation(Command):
 
     job_invocation_id: UUID
     host_ids: tuple[UUID, ...] = ()
+
+
+class EditJobInvocation(Command):
+    """Change the concurrency limit of an invocation that goes on. None: no limit of its own. A lower one binds new claims."""
+
+    job_invocation_id: UUID
+    concurrency: int | None = Field(ge=1, le=1_000_000)
+
+
+class ChangeProxy(Command):
+    """How many attempts a proxy takes at once, over all invocations: its machine has a size. None: the dispatcher's default."""
+
+    proxy: ProxyName
+    concurrency: int | None = Field(ge=1, le=1_000_000)
 
 
 class HostRecord(Model):

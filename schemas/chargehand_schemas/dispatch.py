@@ -9,7 +9,7 @@ from uuid import UUID
 
 from pydantic import Field
 
-from .base import AttemptItem, Instant, InvocationItem, JobTaskItem
+from .base import AttemptItem, Instant, InvocationItem, JobTaskItem, Model
 from .reasons import JobInvocationStatus, JobTaskStatus, Reason
 
 
@@ -25,8 +25,17 @@ class PlanChunkMissing(InvocationItem):
     chunks: tuple[int, ...] = ()
 
 
+class ConcurrencyChanged(InvocationItem):
+    """From here on claims are bound by another concurrency limit. None: no limit. `command_id` brought it about."""
+
+    command_id: UUID
+    concurrency: int | None
+
+
 class AttemptDue(AttemptItem):
     """An attempt holds a slot of `proxy` and may start until `not_after`; it is over by `run_deadline`.
+
+    `proxy_limit`: slots of the proxy in all, as in force at the claim; None in messages of before there were such limits.
 
     `earlier`: attempts of this job task before this one; `unknown`: those whose end is not known; `tried`: tries used up.
     """
@@ -40,6 +49,8 @@ class AttemptDue(AttemptItem):
     earlier: tuple[int, ...] = ()
     unknown: tuple[int, ...] = ()
     tried: int = 0
+    proxy_limit: int | None = None
+    ordinal: int = 0
 
 
 class ResumeDue(AttemptItem):
@@ -75,7 +86,7 @@ class JobTaskStatusChanged(JobTaskItem):
 
 
 class JobTaskEnded(JobTaskItem):
-    """The one verdict of a job task."""
+    """The one verdict of a job task. `ordinal`: its place in the order of the plan, from 0."""
 
     host_id: UUID
     host_name: str
@@ -86,6 +97,20 @@ class JobTaskEnded(JobTaskItem):
     attempts: int = 0
     tried: int = 0
     detail: str = ""
+    ordinal: int = 0
+
+
+class Halt(Model):
+    """Where a rolling invocation was halted: the failed host that was one too many, its place in the order (from 0), the batch it
+    is of (from 1), where that batch begins in the order, and how many failures of how many allowed there were."""
+
+    host_id: UUID
+    host_name: str
+    ordinal: int
+    batch: int
+    batch_begins: int
+    failures: int
+    failure_limit: int
 
 
 class JobInvocationEnded(InvocationItem):
@@ -95,3 +120,4 @@ class JobInvocationEnded(InvocationItem):
     total: int
     counts: dict[str, int]
     reasons: dict[str, int] = Field(default_factory=dict)
+    halt: Halt | None = None

@@ -30,6 +30,7 @@ class JobInvocationAccepted(InvocationItem):
     targeting: str = Field("", description="The targeting in words.")
     effective_user: str = ""
     properties: ExecutionProperties
+    rerun_of: UUID | None = None
 
 
 class JobInvocationRefused(InvocationItem):
@@ -79,6 +80,23 @@ class JobInvocationCancelRequested(InvocationItem):
 
 class CancelRefused(InvocationItem):
     """A cancel that changes nothing, and why."""
+
+    command_id: UUID
+    actor: str
+    reason: Refusal
+    detail: str
+
+
+class JobInvocationEdited(InvocationItem):
+    """The planner allowed another concurrency limit. None: no limit."""
+
+    command_id: UUID
+    actor: str
+    concurrency: int | None
+
+
+class EditRefused(InvocationItem):
+    """An edit that changes nothing, and why."""
 
     command_id: UUID
     actor: str

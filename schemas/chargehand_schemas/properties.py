@@ -6,8 +6,9 @@ Owns their names, limits and defaults (docs/glossary.md) and the one function th
 from __future__ import annotations
 
 from datetime import timedelta
+from typing import Annotated
 
-from pydantic import Field
+from pydantic import Field, StringConstraints
 
 from .base import Model, Seconds
 from .reasons import Reason
@@ -18,6 +19,10 @@ RETRYABLE = frozenset(
 DEFAULT_RETRY_ON = (Reason.COULD_NOT_CONNECT, Reason.EXIT_STATUS)
 MAX_DURATION = timedelta(days=366)
 
+_SHARE = r"(100|[0-9]{1,2})(\.[0-9]{1,3})?%"
+BatchSize = Annotated[str, StringConstraints(pattern=rf"^([1-9][0-9]{{0,8}}|{_SHARE})$")]
+FailureLimit = Annotated[str, StringConstraints(pattern=rf"^([0-9]{{1,9}}|{_SHARE})$")]
+
 
 class Rolling(Model):
     """Ordered hosts in batches; the next batch only when the previous one succeeded.
@@ -26,8 +31,8 @@ class Rolling(Model):
     or a share) above which the rest is not started.
     """
 
-    batches: tuple[str, ...] = ("1",)
-    failure_limit: str = "0"
+    batches: tuple[BatchSize, ...] = Field(("1",), min_length=1, max_length=64)
+    failure_limit: FailureLimit = "0"
 
 
 class ExecutionProperties(Model):
@@ -56,7 +61,8 @@ class ExecutionOverrides(Model):
     time_to_pickup: Seconds | None = Field(None, ge=timedelta(seconds=1), le=MAX_DURATION)
     execution_timeout_interval: Seconds | None = Field(None, ge=timedelta(seconds=1), le=MAX_DURATION)
     wait_for_check_in: bool | None = None
+    rolling: Rolling | None = None
 
     def applied_to(self, defaults: ExecutionProperties) -> ExecutionProperties:
         """The template's properties with what this invocation overrides."""
-        return defaults.model_copy(update=self.model_dump(exclude_none=True))
+        return defaults.model_copy(update={name: value for name, value in self if value is not None})

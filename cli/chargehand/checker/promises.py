@@ -10,13 +10,21 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import TypeGuard
 from uuid import UUID
 
-from chargehand_schemas.base import JobTaskItem
-from chargehand_schemas.dispatch import AttemptDue, JobInvocationEnded, JobTaskEnded, JobTaskStatusChanged
+from chargehand_schemas.base import Item, JobTaskItem
+from chargehand_schemas.dispatch import (
+    AttemptDue,
+    ConcurrencyChanged,
+    JobInvocationEnded,
+    JobTaskEnded,
+    JobTaskStatusChanged,
+)
 from chargehand_schemas.execution import AttemptEnded, AttemptNeverStarted, AttemptStarted
 from chargehand_schemas.ids import AttemptId
 from chargehand_schemas.planning import AttemptBound, AttemptRefused, AttemptVoided
+from chargehand_schemas.plans import batch_of, failures_allowed
 from chargehand_schemas.progress import OutputOmitted, ProgressReport
 from chargehand_schemas.reasons import JobTaskStatus, Stream
 
@@ -46,7 +54,8 @@ Rule = Callable[[InvocationLog, Recording], Iterator[Violation]]
 def check(recording: Recording, *, is_finished: bool = True) -> list[Violation]:
     """Every violation found. `is_finished`: nothing more is to come, so that missing verdicts and output count."""
     rules = _ALWAYS + (_AT_THE_END if is_finished else ())
-    return [found for log in recording.invocations.values() for rule in rules for found in rule(log, recording)]
+    found = [one for log in recording.invocations.values() for rule in rules for one in rule(log, recording)]
+    return [*found, *slots_never_exceed_the_size_of_the_proxy(recording)]
 
 
 def _verdicts(log: InvocationLog) -> dict[UUID, list[Entry]]:
@@ -85,12 +94,64 @@ def slots_never_exceed_the_limit(log: InvocationLog, _: Recording) -> Iterator[V
     held: dict[UUID, int] = {}
     for entry in log.dispatch:
         item = entry.item
-        if isinstance(item, AttemptDue):
+        if isinstance(item, ConcurrencyChanged):
+            limit = item.concurrency
+        elif isinstance(item, AttemptDue):
             held[item.job_task_id] = item.attempt
             if limit is not None and len(held) > limit:
                 yield Violation("limits", str(item.job_task_id), f"{len(held)} slots held, limit {limit}", entry.place)
-        elif isinstance(item, JobTaskEnded) or (isinstance(item, JobTaskStatusChanged) and item.status in _FREES_SLOT):
+        elif _frees_slot(item):
             held.pop(item.job_task_id, None)
+
+
+def _frees_slot(item: Item) -> TypeGuard[JobTaskItem]:
+    return isinstance(item, JobTaskEnded) or (isinstance(item, JobTaskStatusChanged) and item.status in _FREES_SLOT)
+
+
+def slots_never_exceed_the_size_of_the_proxy(recording: Recording) -> Iterator[Violation]:
+    """Promise 4: over all invocations, by the one clock of the dispatcher's store, the slots of a proxy are at most what was its
+    limit at each claim. What is free in the same instant is free before."""
+    entries = [entry for log in recording.invocations.values() for entry in log.dispatch]
+    moves = sorted((e for e in entries if isinstance(e.item, AttemptDue) or _frees_slot(e.item)), key=_by_time)
+    held: dict[UUID, str] = {}
+    slots: Counter[str] = Counter()
+    for entry in moves:
+        item = entry.item
+        assert isinstance(item, JobTaskItem)  # noqa: S101 (narrows for the type checker)
+        slots[held.pop(item.job_task_id, "")] -= 1
+        if isinstance(item, AttemptDue):
+            held[item.job_task_id] = item.proxy
+            slots[item.proxy] += 1
+            if item.proxy_limit is not None and slots[item.proxy] > item.proxy_limit:
+                detail = f"{slots[item.proxy]} slots of proxy {item.proxy} held, limit {item.proxy_limit}"
+                yield Violation("limits", str(item.job_task_id), detail, entry.place)
+
+
+def _by_time(entry: Entry) -> tuple[datetime, bool, str, int, int]:
+    return entry.item.time, isinstance(entry.item, AttemptDue), entry.topic, entry.partition, entry.offset
+
+
+def batches_go_one_after_another(log: InvocationLog, _: Recording) -> Iterator[Violation]:
+    """Promise 4 for rolling: nothing of a batch is dispatched before all earlier ones have their verdicts, nor after there were
+    more failures than allowed."""
+    rolling = log.scheduled.properties.rolling if log.scheduled else None
+    if rolling is None or not log.planned:
+        return
+    ordinals = {planned.job_task_id: planned.ordinal for planned in log.planned.values()}
+    first, ended, failures = 0, set[int](), 0
+    for entry in log.dispatch:
+        item = entry.item
+        if isinstance(item, JobTaskEnded) and item.job_task_id in ordinals:
+            ended.add(ordinals[item.job_task_id])
+            failures += item.status is JobTaskStatus.FAILED
+            while first in ended:
+                first += 1
+        elif isinstance(item, AttemptDue) and item.job_task_id in ordinals:
+            if first < batch_of(rolling, log.total, ordinals[item.job_task_id]).begins:
+                detail = f"dispatched before job task {first} of an earlier batch has its verdict"
+                yield Violation("rolling", str(item.job_task_id), detail, entry.place)
+            if failures > failures_allowed(rolling, log.total):
+                yield Violation("rolling", str(item.job_task_id), f"dispatched after {failures} failures", entry.place)
 
 
 def nothing_begins_before_its_time(log: InvocationLog, _: Recording) -> Iterator[Violation]:
@@ -235,6 +296,7 @@ _ALWAYS: tuple[Rule, ...] = (
     started_once_on_one_boot,
     never_two_attempts_at_once,
     nothing_after_the_verdict,
+    batches_go_one_after_another,
 )
 _AT_THE_END: tuple[Rule, ...] = (every_job_task_has_its_verdict, output_is_complete_and_by_digest)
 

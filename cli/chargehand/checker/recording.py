@@ -44,6 +44,7 @@ class InvocationLog:
 
     scheduled: JobInvocationScheduled | None = None
     planned: dict[UUID, PlannedJobTask] = field(default_factory=dict)
+    total: int = 0
     dispatch: list[Entry] = field(default_factory=list)
     dues: dict[AttemptId, AttemptDue] = field(default_factory=dict)
     run_deadlines: dict[UUID, datetime] = field(default_factory=dict)
@@ -82,6 +83,7 @@ def _file(log: InvocationLog, entry: Entry) -> None:
         case JobInvocationScheduled():
             log.scheduled = item
         case JobTasksPlanned():
+            log.total = item.total
             log.planned |= {planned.job_task_id: planned for planned in item.job_tasks}
         case AttemptFact():
             log.facts[_attempt(item)].append(entry)

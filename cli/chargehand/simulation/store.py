@@ -341,7 +341,7 @@ class MemoryStore:
 
     def _heads(self, desk: Desk) -> list[Queue]:
         durable, now, mine = self._durable, desk.surroundings.now, set(self.owned())
-        free = {proxy: PROXY_LIMIT - durable.slots[proxy] for _, proxy in durable.queues}
+        free = {proxy: desk.surroundings.limit_of(proxy) - durable.slots[proxy] for _, proxy in durable.queues}
         heads = []
         for (one, proxy), queue in durable.queues.items():
             if durable.places[one] in mine and queue and queue[0][0] <= now:

@@ -13,11 +13,13 @@ from chargehand_dispatcher.core.engine import Surroundings
 from chargehand_dispatcher.shell.database import Database, PostgresDatabase, SqliteDatabase
 from chargehand_dispatcher.shell.store import DispatcherStore, InboxGroup, LostPartition
 from chargehand_schemas.base import Item
+from chargehand_schemas.dispatch import AttemptDue
 from chargehand_schemas.execution import AttemptEnded
 from chargehand_schemas.hosts import HostCheckedIn
 from chargehand_schemas.ids import job_task_id
 from chargehand_schemas.planning import (
     JobInvocationCancelRequested,
+    JobInvocationEdited,
     JobInvocationScheduled,
     JobTasksPlanned,
     PlannedJobTask,
@@ -28,8 +30,8 @@ INVOCATION = UUID(int=1)
 TOPIC = "planning"
 
 
-def around() -> Surroundings:
-    return Surroundings(now=datetime.now(UTC))
+def around(**more: Any) -> Surroundings:
+    return Surroundings(now=datetime.now(UTC), proxy_limit=50, **more)
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
@@ -43,7 +45,7 @@ def connect(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[], Data
 
 @pytest.fixture
 def store(connect: Callable[[], Database]) -> Iterator[DispatcherStore]:
-    made = DispatcherStore(connect(), proxy_limit=50)
+    made = DispatcherStore(connect())
     made.acquire(0)
     yield made
     made.close()
@@ -91,6 +93,13 @@ def plan(count: int, proxy: str = "dmz") -> JobTasksPlanned:
     )
 
 
+def edited(concurrency: int | None) -> JobInvocationEdited:
+    return JobInvocationEdited(
+        id=uuid4(), time=datetime.now(UTC), job_invocation_id=INVOCATION, command_id=uuid4(), actor="user:ada",
+        concurrency=concurrency,
+    )  # fmt: skip
+
+
 def ended(n: int, attempt: int = 1, code: int = 0) -> AttemptEnded:
     return AttemptEnded(
         id=uuid4(), time=datetime.now(UTC), job_invocation_id=INVOCATION, attempt=attempt,
@@ -124,6 +133,44 @@ def test_slots_never_exceed_the_size_of_the_proxy(store: DispatcherStore) -> Non
     Inbox(store).take(scheduled(), plan(120))
     assert store.claim(around()) == 50
     assert store.claim(around()) == 0
+
+
+def test_the_size_of_a_proxy_may_change_while_a_job_runs(store: DispatcherStore) -> None:
+    """S56: what runs, runs out; a lower limit binds new claims, and each claim names the limit in force."""
+    inbox = Inbox(store)
+    inbox.take(scheduled(), plan(120))
+    assert store.claim(around(proxy_limits={"dmz": 4})) == 4
+    store.look_for_slots()
+    assert store.claim(around(proxy_limits={"dmz": 3})) == 0
+    inbox.take(ended(0), ended(1))
+    assert store.claim(around(proxy_limits={"dmz": 3})) == 1
+    store.look_for_slots()
+    assert store.claim(around(proxy_limits={"other": 1})) == 47
+    limits = [item.proxy_limit for row in store.outbox() for item in row.items if isinstance(item, AttemptDue)]
+    assert limits == [4] * 4 + [3] + [50] * 47
+
+
+def test_an_edited_limit_binds_the_claims_after_it(store: DispatcherStore) -> None:
+    """S56: it is said in dispatch-events before the first claim it binds, also of a store opened again."""
+    inbox = Inbox(store)
+    inbox.take(scheduled(concurrency=2), plan(20))
+    assert store.claim(around()) == 2
+    inbox.take(edited(5))
+    assert store.claim(around()) == 3
+    inbox.take(edited(1))
+    inbox.take(ended(0))
+    assert store.claim(around()) == 0
+    inbox.take(edited(None))
+    assert store.claim(around()) == 16
+    spoken = [name for name in said(store) if name in ("ConcurrencyChanged", "AttemptDue")]
+    assert (
+        spoken
+        == ["AttemptDue"] * 2
+        + ["ConcurrencyChanged"]
+        + ["AttemptDue"] * 3
+        + ["ConcurrencyChanged"] * 2
+        + ["AttemptDue"] * 16
+    )
 
 
 def test_a_message_that_is_read_again_changes_nothing(store: DispatcherStore) -> None:

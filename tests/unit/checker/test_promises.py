@@ -10,12 +10,18 @@ from uuid import UUID, uuid4
 import pytest
 from chargehand.checker import Entry, Recording, check
 from chargehand_schemas.base import Item
-from chargehand_schemas.dispatch import AttemptDue, JobInvocationEnded, JobTaskEnded, JobTaskStatusChanged
+from chargehand_schemas.dispatch import (
+    AttemptDue,
+    ConcurrencyChanged,
+    JobInvocationEnded,
+    JobTaskEnded,
+    JobTaskStatusChanged,
+)
 from chargehand_schemas.execution import AttemptEnded, AttemptNeverStarted, AttemptStarted
 from chargehand_schemas.ids import job_task_id
 from chargehand_schemas.planning import AttemptBound, JobInvocationScheduled, JobTasksPlanned, PlannedJobTask
 from chargehand_schemas.progress import OutputOmitted, ProgressReport
-from chargehand_schemas.properties import ExecutionProperties
+from chargehand_schemas.properties import ExecutionProperties, Rolling
 from chargehand_schemas.reasons import JobInvocationStatus, JobTaskStatus, NeverStartedWhy, Reason, Stream
 from chargehand_schemas.registry import type_of
 
@@ -31,8 +37,8 @@ class Log:
     entries: list[Entry] = field(default_factory=list)
 
     def add(self, model: type[Item], at: float = 0, raw: bytes = b"", **fields: Any) -> "Log":
-        item = model(id=uuid4(), time=NOON, job_invocation_id=INVOCATION, **fields)
         moment = NOON + timedelta(seconds=at)
+        item = model(id=uuid4(), time=moment, job_invocation_id=INVOCATION, **fields)
         self.entries.append(Entry(type_of(model).topic.name, 0, len(self.entries), moment, item, raw))
         return self
 
@@ -54,11 +60,11 @@ def planned(hosts: int = 2, **properties: Any) -> Log:
     )
 
 
-def due(log: Log, n: int, attempt: int = 1, at: float = 1, tried: int = 0) -> Log:
+def due(log: Log, n: int, attempt: int = 1, at: float = 1, tried: int = 0, **fields: Any) -> Log:
     issued = NOON + timedelta(seconds=at)
     log.add(
         AttemptDue, at, **host(n), attempt=attempt, host_name=f"web{n}", proxy="dmz", issued_at=issued,
-        not_after=issued + timedelta(seconds=30), run_deadline=issued + timedelta(hours=1), tried=tried,
+        not_after=issued + timedelta(seconds=30), run_deadline=issued + timedelta(hours=1), tried=tried, **fields,
     )  # fmt: skip
     return bound(log, n, attempt, at)
 
@@ -102,6 +108,24 @@ def good() -> Log:
     )
 
 
+def limited(log: Log, concurrency: int | None, at: float = 1) -> Log:
+    return log.add(ConcurrencyChanged, at, command_id=uuid4(), concurrency=concurrency)
+
+
+def test_a_limit_that_was_raised_and_a_slot_given_back_in_the_same_instant_break_nothing() -> None:
+    assert due(limited(due(planned(concurrency=1), 0), 2), 1).violations(is_finished=False) == []
+    log = verdict(due(planned(), 0, proxy_limit=1), 0, at=2)
+    assert due(log, 1, at=2, proxy_limit=1).violations(is_finished=False) == []
+
+
+def test_rolling_batches_in_their_order_break_nothing() -> None:
+    """S107: a host of a later batch may be cancelled at any time, and as many may fail as are allowed."""
+    log = planned(4, rolling=Rolling(batches=("1", "2"), failure_limit="1"))
+    log = verdict(verdict(due(log, 0), 2, at=2, status=JobTaskStatus.CANCELLED), 0, at=3, status=JobTaskStatus.FAILED)
+    assert due(log, 1, at=4).violations(is_finished=False) == []
+    assert due(log, 3, at=5).violations(is_finished=False) == ["rolling"]
+
+
 def test_a_good_log_breaks_nothing_and_repeats_are_no_matter() -> None:
     log = good()
     assert log.violations() == []
@@ -128,6 +152,13 @@ BROKEN: dict[str, tuple[str, Callable[[], Log]]] = {
         ),
     ),
     "two slots of one": ("limits", lambda: due(due(planned(concurrency=1), 0), 1)),
+    "two slots of one since an edit": ("limits", lambda: due(limited(due(planned(concurrency=2), 0), 1), 1)),
+    "two slots of a proxy of one": ("limits", lambda: due(due(planned(), 0, proxy_limit=1), 1, at=2, proxy_limit=1)),
+    "the next batch while one runs": ("rolling", lambda: due(due(planned(rolling=Rolling()), 0), 1)),
+    "the next batch after a failure": (
+        "rolling",
+        lambda: due(verdict(due(planned(rolling=Rolling()), 0), 0, status=JobTaskStatus.FAILED), 1, at=5),
+    ),
     "dispatched before its start": ("due times", lambda: due(planned(), 0, at=-1)),
     "started before it was due": ("due times", lambda: started(due(planned(), 0, at=60), 0, at=2)),
     "one try too many": ("tries", lambda: due(planned(tries=1), 0, tried=1)),

@@ -5,12 +5,11 @@ from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
-from chargehand_dispatcher.core.engine import Claimed, Desk, Surroundings, beyond
-from chargehand_dispatcher.core.invocation import Invocation, uncount
-from chargehand_dispatcher.core.job_task import State
-from chargehand_dispatcher.core.rolling import halt_after, released_ordinals
+from chargehand_dispatcher.core.engine import Claimed, Desk, Surroundings, beyond, word_to_all
+from chargehand_dispatcher.core.invocation import Invocation, count, uncount
+from chargehand_dispatcher.core.job_task import JobTask, State
 from chargehand_dispatcher.core.rules import Timers
-from chargehand_dispatcher.core.splay import splay_offset
+from chargehand_dispatcher.core.table import Halted
 from chargehand_schemas.base import Item
 from chargehand_schemas.dispatch import (
     AttemptDue,
@@ -28,6 +27,7 @@ from chargehand_schemas.planning import (
     JobTasksPlanned,
     PlannedJobTask,
 )
+from chargehand_schemas.plans import batch_of, failures_allowed, splay_offset
 from chargehand_schemas.properties import ExecutionProperties, Rolling
 from chargehand_schemas.reasons import JobInvocationStatus, JobTaskStatus, Reason
 
@@ -243,12 +243,69 @@ def test_splay_is_the_same_for_whoever_computes_it_and_lies_in_the_interval() ->
 def test_rolling_the_next_batch_is_released_when_the_one_before_has_its_verdicts(
     batches: tuple[str, ...], verdicts: int, released: int
 ) -> None:
-    assert released_ordinals(Rolling(batches=batches), 20, verdicts) == released
+    properties = ExecutionProperties(rolling=Rolling(batches=batches))
+    invocation = Invocation(INVOCATION, properties=properties, total=20, counts={"succeeded": verdicts})
+    assert invocation.released == released
 
 
 @pytest.mark.parametrize(("limit", "largest"), [("0", 0), ("3", 3), ("10%", 2)])
 def test_rolling_halts_above_its_limit_of_failures(limit: str, largest: int) -> None:
-    assert halt_after(Rolling(failure_limit=limit), 20) == largest
+    assert failures_allowed(Rolling(failure_limit=limit), 20) == largest
+
+
+def verdict(ordinal: int, status: JobTaskStatus, reason: Reason | None = None) -> JobTaskEnded:
+    return JobTaskEnded(
+        id=uuid4(), time=NOON, job_invocation_id=INVOCATION, job_task_id=task(ordinal), host_id=UUID(int=ordinal),
+        host_name=f"web{ordinal}", status=status, reason=reason, ordinal=ordinal,
+    )  # fmt: skip
+
+
+def test_rolling_what_is_cancelled_ahead_lets_no_batch_go_early() -> None:
+    """S107: the verdict of a later host says nothing about the batch that runs."""
+    properties = ExecutionProperties(rolling=Rolling(batches=("1", "2")))
+    invocation = Invocation(INVOCATION, properties=properties, total=7)
+    for ordinal in (2, 5):
+        invocation = count(invocation, [verdict(ordinal, JobTaskStatus.CANCELLED, Reason.CANCELLED)])
+    assert invocation.released == 1
+    invocation = count(invocation, [verdict(0, JobTaskStatus.SUCCEEDED)])
+    assert invocation.released == 3
+    invocation = count(invocation, [verdict(1, JobTaskStatus.SUCCEEDED)])
+    assert invocation.released == 5
+    invocation = count(invocation, [verdict(n, JobTaskStatus.SUCCEEDED) for n in (3, 4, 6)])
+    assert (invocation.released, invocation.ahead) == (7, frozenset())
+
+
+def test_rolling_a_halt_says_where_and_why() -> None:
+    """S107: the first failure that was one too many, its host, its batch."""
+    properties = ExecutionProperties(rolling=Rolling(batches=("1", "5"), failure_limit="1"))
+    invocation = Invocation(INVOCATION, properties=properties, total=20)
+    outcomes = [(0, True), (1, False), (2, True), (4, False), (3, False)]
+    for ordinal, is_good in outcomes:
+        invocation = count(
+            invocation,
+            [
+                verdict(ordinal, JobTaskStatus.SUCCEEDED)
+                if is_good
+                else verdict(ordinal, JobTaskStatus.FAILED, Reason.EXIT_STATUS)
+            ],
+        )
+    halt = invocation.halt
+    assert invocation.is_halted and halt is not None
+    assert (halt.host_name, halt.ordinal, halt.batch, halt.batch_begins) == ("web4", 4, 2, 1)
+    assert (halt.failures, halt.failure_limit) == (2, 1)
+    said = word_to_all(invocation)
+    assert isinstance(said, Halted) and said.detail == "halted at web4 (host 5 of 20): 2 failures, at most 1 allowed"
+
+
+@pytest.mark.parametrize(
+    ("batches", "ordinal", "batch"),
+    [(("1",), 0, (1, 0, 1)), (("1",), 99_999, (100_000, 99_999, 100_000)), (("1", "5", "25%"), 5, (2, 1, 6)),
+     (("1", "5", "25%"), 6, (3, 6, 25_006)), (("1", "5", "25%"), 99_999, (6, 75_006, 100_000))],
+)  # fmt: skip
+def test_rolling_a_batch_is_reckoned_and_not_counted_through(
+    batches: tuple[str, ...], ordinal: int, batch: tuple[int, int, int]
+) -> None:
+    assert batch_of(Rolling(batches=batches), 100_000, ordinal) == batch
 
 
 def test_rest_what_was_said_later_takes_the_place_of_what_nobody_heard() -> None:
@@ -311,5 +368,8 @@ def test_a_verdict_taken_back_halts_no_less_than_the_others_do(failures: int, is
         INVOCATION, properties=properties, total=9, counts={"failed": failures + 1}, reasons={"exit_status": failures + 1},
         is_halted=True,
     )  # fmt: skip
-    left = uncount(halted, JobTaskStatus.FAILED, Reason.EXIT_STATUS)
+    taken_back = JobTask(
+        task(1), INVOCATION, UUID(int=1), "web1", "dmz", 1, NOON, status=JobTaskStatus.FAILED, reason=Reason.EXIT_STATUS
+    )
+    left = uncount(halted, taken_back)
     assert (left.failures, left.is_halted) == (failures, is_halted)

@@ -6,10 +6,11 @@ Owns reading to a known end. Nothing is committed anywhere.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from typing import Any, Literal
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
+from chargehand_schemas.base import Item
 from chargehand_schemas.keyring import Keyring, Writer
 from chargehand_schemas.topics import CATALOG_EVENTS
 
@@ -93,11 +94,21 @@ class TopicFollower:
 
 
 class KeyringFollower:
-    """Keeps a Keyring by folding catalog events, which only the pinned planner writes."""
+    """Keeps a Keyring by folding catalog events, which only the pinned planner writes.
 
-    def __init__(self, settings: KafkaSettings, planner: Writer) -> None:
+    `also` is given the events of the other `nouns`, each in its order: what a service wants to know of the catalog besides."""
+
+    def __init__(
+        self,
+        settings: KafkaSettings,
+        planner: Writer,
+        also: Callable[[Item], None] | None = None,
+        nouns: Iterable[str] = (),
+    ) -> None:
         self.keyring = Keyring()
         self.keyring.pin(planner)
+        self._also = also
+        self._nouns = (*_KEY_NOUNS, *(f"chargehand.{noun}.".encode() for noun in nouns))
         self._follower = TopicFollower(settings, [CATALOG_EVENTS.name])
         # A connection of its own: on the follower's the question would wait behind its long fetch, for half a second.
         self._asker = AIOKafkaConsumer(**connection(settings), enable_auto_commit=False)
@@ -174,17 +185,18 @@ class KeyringFollower:
                 self._turn.notify_all()
 
     def _fold(self, record: KafkaRecord) -> None:
-        if not _is_about_keys(record):
+        if not self._is_wanted(record):
             return
         message = read_record(record, self.keyring)
         if isinstance(message, Received):
             for item in message.items:
                 self.keyring.fold(item)
+                if self._also is not None:
+                    self._also(item)
+
+    def _is_wanted(self, record: KafkaRecord) -> bool:
+        """By the type header alone: the catalog is large, and keys are few."""
+        return any(name == "ce_type" and value.startswith(self._nouns) for name, value in record.headers)
 
 
 _KEY_NOUNS = (b"chargehand.key.", b"chargehand.enrolment-token.")
-
-
-def _is_about_keys(record: KafkaRecord) -> bool:
-    """By the type header alone: the catalog is large, and keys are few."""
-    return any(name == "ce_type" and value.startswith(_KEY_NOUNS) for name, value in record.headers)

@@ -14,6 +14,7 @@ from uuid import UUID
 from chargehand_schemas.base import InvocationItem, Item, JobTaskItem
 from chargehand_schemas.dispatch import (
     AttemptDue,
+    ConcurrencyChanged,
     JobInvocationDue,
     JobInvocationEnded,
     JobTaskEnded,
@@ -32,6 +33,7 @@ from chargehand_schemas.planning import (
     AttemptRefused,
     AttemptVoided,
     JobInvocationCancelRequested,
+    JobInvocationEdited,
     JobInvocationScheduled,
     JobTasksPlanned,
 )
@@ -41,6 +43,7 @@ from .invocation import (
     Invocation,
     ask_for_chunks,
     count,
+    edit,
     end,
     give_up_plan,
     is_given_up,
@@ -50,6 +53,7 @@ from .invocation import (
     schedule,
     take_chunk,
     uncount,
+    with_concurrency,
 )
 from .job_task import SLOT_STATES, JobTask, State
 from .rules import Circumstances, Timers
@@ -59,7 +63,8 @@ from .table import CancelRequested, Claimed, Event, Halted, PlanLost, TimePassed
 @dataclass
 class Surroundings:
     """What is known besides the store: the time; by partition, up to when execution-events was read, and since when it can be
-    (rule WM); proxies with one agent; when attempts were last said to be followed, by the proxy that said so."""
+    (rule WM); proxies with one agent; when attempts were last said to be followed, by the proxy that said so; how many attempts a
+    proxy takes at once: `proxy_limit`, where `proxy_limits` names no other."""
 
     now: datetime
     timers: Timers = field(default_factory=Timers)
@@ -67,6 +72,12 @@ class Surroundings:
     readable_since: datetime | None = None
     single_agent_proxies: frozenset[str] = frozenset()
     heard: Mapping[tuple[UUID, int, str], datetime] = field(default_factory=dict)
+    proxy_limit: int = 500
+    proxy_limits: Mapping[str, int] = field(default_factory=dict)
+
+    def limit_of(self, proxy: str) -> int:
+        """Slots of a proxy, over all invocations."""
+        return self.proxy_limits.get(proxy, self.proxy_limit)
 
 
 @dataclass
@@ -99,6 +110,10 @@ class Desk:
                 self._take_plan(item)
             case JobInvocationCancelRequested():
                 self._take_cancel(item)
+            case JobInvocationEdited():
+                known, said = edit(self._invocation(item), item, self.surroundings.now)
+                self._put(known)
+                self.said.extend(said)
             case (
                 AttemptAccepted() | AttemptReleased() | AttemptStarted() | AttemptEnded() | AttemptInterrupted()
                 | AttemptNeverStarted() | AttemptRefused() | AttemptRebound() | AttemptVoided()
@@ -154,6 +169,8 @@ class Desk:
             case JobInvocationDue():
                 known = self._invocation(item)
                 self._put(replace(known, due_said_at=known.due_said_at or item.time))
+            case ConcurrencyChanged():
+                self._put(with_concurrency(self._invocation(item), item.concurrency, item.command_id))
             case JobInvocationEnded():
                 self._put(replace(self._invocation(item), is_ended=True))
             case _:
@@ -161,7 +178,9 @@ class Desk:
 
     def _restore_due(self, item: AttemptDue) -> None:
         self._put(self._invocation(item))
-        known = self.job_tasks.get(item.job_task_id) or _stub(item, item.host_id, item.host_name, item.proxy)
+        known = self.job_tasks.get(item.job_task_id) or _stub(
+            item, item.host_id, item.host_name, item.proxy, item.ordinal
+        )
         if known.state is State.ENDED:
             self._take_back_verdict(known)
         is_other = item.attempt <= known.last_attempt
@@ -194,7 +213,7 @@ class Desk:
     def _restore_end(self, item: JobTaskEnded) -> None:
         """Also of a job task that was never dispatched: its plan is read again, and must find it ended."""
         self._put(self._invocation(item))
-        known = self.job_tasks.get(item.job_task_id) or _stub(item, item.host_id, item.host_name, "")
+        known = self.job_tasks.get(item.job_task_id) or _stub(item, item.host_id, item.host_name, "", item.ordinal)
         if known.state is State.ENDED:
             self._take_back_verdict(known)
         self._lay(
@@ -216,7 +235,7 @@ class Desk:
     def _take_back_verdict(self, known: JobTask) -> None:
         """A verdict that stood in a backup and that nobody has heard."""
         invocation = self.invocations[known.job_invocation_id]
-        self._put(replace(uncount(invocation, known.status, known.reason), is_ended=False))
+        self._put(replace(uncount(invocation, known), is_ended=False))
 
     def end_restored(self, invocations: Iterable[UUID]) -> None:
         """Its own log is folded: an invocation whose last verdict is in it, and whose end is not, ends now."""
@@ -293,6 +312,7 @@ class Desk:
             heard_at=around.heard.get((job_task.job_task_id, job_task.attempt, job_task.proxy)),
             start_before=invocation.start_before,
             is_halted=invocation.is_halted,
+            proxy_limit=around.limit_of(job_task.proxy),
         )
 
     def look_at_invocation(self, job_invocation_id: UUID) -> None:
@@ -375,10 +395,19 @@ def is_given_way(item: Item, told: Collection[UUID], invocations: Collection[UUI
 
 def word_to_all(invocation: Invocation) -> CancelRequested | Halted:
     """What is said to every job task that waits, of an invocation that is cancelled or halted."""
-    return CancelRequested() if invocation.is_cancelled else Halted("more failures than the rolling limit allows")
+    return CancelRequested() if invocation.is_cancelled else Halted(_why_halted(invocation))
 
 
-def _stub(item: JobTaskItem, host_id: UUID, host_name: str, proxy: str) -> JobTask:
+def _why_halted(invocation: Invocation) -> str:
+    halt = invocation.halt
+    if halt is None:
+        return "halted: a part of its plan is lost, and with it the order of its hosts"
+    failures = "1 failure" if halt.failures == 1 else f"{halt.failures} failures"
+    where = f"{halt.host_name} (host {halt.ordinal + 1} of {invocation.total})"
+    return f"halted at {where}: {failures}, at most {halt.failure_limit} allowed"
+
+
+def _stub(item: JobTaskItem, host_id: UUID, host_name: str, proxy: str, ordinal: int) -> JobTask:
     """A job task of which only what was said of it is known; the plan that is read again leaves it as it is."""
     return JobTask(
         job_task_id=item.job_task_id,
@@ -386,7 +415,7 @@ def _stub(item: JobTaskItem, host_id: UUID, host_name: str, proxy: str) -> JobTa
         host_id=host_id,
         host_name=host_name,
         proxy=proxy,
-        ordinal=0,
+        ordinal=ordinal,
         due_at=item.time,
     )
 

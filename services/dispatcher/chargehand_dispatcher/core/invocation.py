@@ -11,16 +11,27 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from uuid import UUID
 
-from chargehand_schemas.dispatch import JobInvocationDue, JobInvocationEnded, JobTaskEnded, PlanChunkMissing
+from chargehand_schemas.dispatch import (
+    ConcurrencyChanged,
+    Halt,
+    JobInvocationDue,
+    JobInvocationEnded,
+    JobTaskEnded,
+    PlanChunkMissing,
+)
 from chargehand_schemas.ids import item_id
-from chargehand_schemas.planning import JobInvocationScheduled, JobTasksPlanned, PlannedJobTask
+from chargehand_schemas.planning import (
+    JobInvocationEdited,
+    JobInvocationScheduled,
+    JobTasksPlanned,
+    PlannedJobTask,
+)
+from chargehand_schemas.plans import batch_of, failures_allowed, splay_offset
 from chargehand_schemas.properties import ExecutionProperties
 from chargehand_schemas.reasons import JobInvocationStatus, JobTaskStatus, Reason
 
 from .job_task import JobTask
-from .rolling import halt_after, released_ordinals
 from .rules import Timers
-from .splay import splay_offset
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +39,9 @@ class Invocation:
     """One JobInvocation. `start_at` None: only a cancel of it is known yet. `chunks` None: no part of its plan came.
 
     `chunks_in`, `lost_chunks`: those that came and those given up; `planned`: job tasks in the former, of `total`. `asks`: how
-    often missing ones were asked for. `cancelled_job_tasks`: marks for those that are not planned yet.
+    often missing ones were asked for. `cancelled_job_tasks`: marks for those that are not planned yet. `edited_by`: the command
+    that gave it its present concurrency. Of a rolling one: `ahead` are the ordinals that ended in batches that have not begun;
+    `halt`, where it was halted.
     """
 
     job_invocation_id: UUID
@@ -47,6 +60,9 @@ class Invocation:
     is_cancelled: bool = False
     is_ended: bool = False
     is_halted: bool = False
+    halt: Halt | None = None
+    edited_by: UUID | None = None
+    ahead: frozenset[int] = frozenset()
     counts: Mapping[str, int] = field(default_factory=dict)
     reasons: Mapping[str, int] = field(default_factory=dict)
     traceparent: str | None = None
@@ -71,10 +87,12 @@ class Invocation:
 
     @property
     def released(self) -> int | None:
-        """Job tasks with a smaller ordinal may be claimed (rolling); None: all."""
+        """Job tasks with a smaller ordinal may be claimed (rolling): those up to the end of the first batch in which one has no
+        verdict yet; None: all."""
         if self.properties.rolling is None:
             return None
-        return released_ordinals(self.properties.rolling, self.total, self.verdicts)
+        passed = self.verdicts - len(self.ahead)
+        return self.total if passed >= self.total else batch_of(self.properties.rolling, self.total, passed).ends
 
     def free_slots(self, held: int) -> int | None:
         """How many slots it may take beside those it holds; None: no limit. None at all once it is cancelled, halted or ended."""
@@ -98,6 +116,38 @@ def schedule(invocation: Invocation, event: JobInvocationScheduled) -> Invocatio
         start_before=event.start_before,
         properties=event.properties,
         traceparent=event.traceparent,
+    )
+
+
+def edit(
+    invocation: Invocation, event: JobInvocationEdited, now: datetime
+) -> tuple[Invocation, tuple[ConcurrencyChanged, ...]]:
+    """Another concurrency limit binds the claims from here on, and that is said where claims are (docs/protocol.md section 3,
+    item 10). What runs, runs out."""
+    if invocation.is_ended or invocation.start_at is None or invocation.properties.concurrency == event.concurrency:
+        return invocation, ()
+    known = with_concurrency(invocation, event.concurrency, event.command_id)
+    return known, say_concurrency(known, now)
+
+
+def with_concurrency(invocation: Invocation, concurrency: int | None, command_id: UUID) -> Invocation:
+    properties = invocation.properties.model_copy(update={"concurrency": concurrency})
+    return replace(invocation, properties=properties, edited_by=command_id)
+
+
+def say_concurrency(invocation: Invocation, now: datetime) -> tuple[ConcurrencyChanged, ...]:
+    """`ConcurrencyChanged`, if its limit was edited."""
+    if invocation.edited_by is None:
+        return ()
+    return (
+        ConcurrencyChanged(
+            id=item_id("concurrency-changed", invocation.edited_by),
+            time=now,
+            traceparent=invocation.traceparent,
+            job_invocation_id=invocation.job_invocation_id,
+            command_id=invocation.edited_by,
+            concurrency=invocation.properties.concurrency,
+        ),
     )
 
 
@@ -150,30 +200,70 @@ def _job_task(invocation: Invocation, planned: PlannedJobTask, start: datetime) 
 
 
 def count(invocation: Invocation, verdicts: Iterable[JobTaskEnded]) -> Invocation:
-    """Verdicts are in. A rolling invocation with too many failures is halted."""
-    counts, reasons = Counter(invocation.counts), Counter(invocation.reasons)
+    """Verdicts are in. A rolling invocation with too many failures is halted by the first one too many."""
     for verdict in verdicts:
-        counts[verdict.status.value] += 1
-        if verdict.reason is not None:
-            reasons[verdict.reason.value] += 1
+        invocation = _count(invocation, verdict)
+    return invocation
+
+
+def _count(invocation: Invocation, verdict: JobTaskEnded) -> Invocation:
+    counts, reasons = Counter(invocation.counts), Counter(invocation.reasons)
+    counts[verdict.status.value] += 1
+    if verdict.reason is not None:
+        reasons[verdict.reason.value] += 1
+    released = invocation.released
     counted = replace(invocation, counts=dict(counts), reasons=dict(reasons))
-    return replace(counted, is_halted=True) if _has_too_many_failures(counted) else counted
+    if released is None:
+        return counted
+    if verdict.ordinal >= released:
+        counted = replace(counted, ahead=counted.ahead | {verdict.ordinal})
+    return _halted_by(_caught_up(counted), verdict)
+
+
+def _caught_up(invocation: Invocation) -> Invocation:
+    """What ended ahead of its batch counts when its batch has come."""
+    while invocation.ahead:
+        released = invocation.released or 0
+        ahead = frozenset(ordinal for ordinal in invocation.ahead if ordinal >= released)
+        if ahead == invocation.ahead:
+            break
+        invocation = replace(invocation, ahead=ahead)
+    return invocation
+
+
+def _halted_by(invocation: Invocation, verdict: JobTaskEnded) -> Invocation:
+    rolling = invocation.properties.rolling
+    if rolling is None or invocation.is_halted or not _has_too_many_failures(invocation):
+        return invocation
+    batch = batch_of(rolling, invocation.total, verdict.ordinal)
+    halt = Halt(
+        host_id=verdict.host_id,
+        host_name=verdict.host_name,
+        ordinal=verdict.ordinal,
+        batch=batch.number,
+        batch_begins=batch.begins,
+        failures=invocation.failures,
+        failure_limit=failures_allowed(rolling, invocation.total),
+    )
+    return replace(invocation, is_halted=True, halt=halt)
 
 
 def _has_too_many_failures(invocation: Invocation) -> bool:
     rolling = invocation.properties.rolling
-    return rolling is not None and invocation.failures > halt_after(rolling, invocation.total)
+    return rolling is not None and invocation.failures > failures_allowed(rolling, invocation.total)
 
 
-def uncount(invocation: Invocation, status: JobTaskStatus | None, reason: Reason | None) -> Invocation:
+def uncount(invocation: Invocation, job_task: JobTask) -> Invocation:
     """A verdict is taken back: nobody has heard it (rule REST)."""
     counts, reasons = Counter(invocation.counts), Counter(invocation.reasons)
-    if status is not None:
-        counts[status.value] -= 1
-    if reason is not None:
-        reasons[reason.value] -= 1
-    left = replace(invocation, counts=dict(+counts), reasons=dict(+reasons))
-    return replace(left, is_halted=_has_too_many_failures(left))
+    if job_task.status is not None:
+        counts[job_task.status.value] -= 1
+    if job_task.reason is not None:
+        reasons[job_task.reason.value] -= 1
+    ahead = invocation.ahead - {job_task.ordinal}
+    left = replace(invocation, counts=dict(+counts), reasons=dict(+reasons), ahead=ahead)
+    is_halted = _has_too_many_failures(left)
+    return replace(left, is_halted=is_halted, halt=left.halt if is_halted else None)
 
 
 def end(invocation: Invocation, now: datetime) -> tuple[Invocation, tuple[JobInvocationEnded, ...]]:
@@ -190,7 +280,9 @@ def give_up_plan(invocation: Invocation, now: datetime) -> tuple[Invocation, tup
     chunks = invocation.chunks or 0
     lost = frozenset(range(chunks)) - invocation.chunks_in
     counted = _with_lost(invocation, invocation.total - invocation.planned)
-    return end(replace(counted, chunks=chunks, lost_chunks=lost), now)
+    # The order of a rolling one is not known any more.
+    is_halted = counted.is_halted or counted.properties.rolling is not None
+    return end(replace(counted, chunks=chunks, lost_chunks=lost, is_halted=is_halted), now)
 
 
 def _with_lost(invocation: Invocation, job_tasks: int) -> Invocation:
@@ -245,6 +337,7 @@ def _ended(invocation: Invocation, now: datetime) -> JobInvocationEnded:
         total=invocation.total,
         counts=dict(invocation.counts),
         reasons=dict(invocation.reasons),
+        halt=invocation.halt,
     )
 
 

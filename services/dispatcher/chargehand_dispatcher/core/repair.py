@@ -12,7 +12,7 @@ from uuid import UUID
 
 from chargehand_schemas.base import Item, JobTaskItem
 
-from .invocation import Invocation, end, say_due
+from .invocation import Invocation, end, say_concurrency, say_due
 from .job_task import JobTask, State
 from .speech import attempt_due, ended, status_changed
 
@@ -36,6 +36,7 @@ def say_again(invocation: Invocation, job_tasks: Iterable[JobTask], now: datetim
     if invocation.due_said_at is not None and invocation.start_at is not None:
         asleep = replace(invocation, due_said_at=None, is_cancelled=False, is_ended=False)
         items += say_due(asleep, invocation.due_said_at)[1]
+    items += say_concurrency(invocation, now)
     for job_task in job_tasks:
         items += _say_again(job_task, now)
     if invocation.is_ended:

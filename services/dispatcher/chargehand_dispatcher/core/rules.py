@@ -29,7 +29,8 @@ class Timers:
 class Circumstances:
     """What holds while one event is judged: the time of the store's clock; up to which instant the log has been read, and since
     when it could be read without a break (rule WM); the properties; the last check-in of the host (rule CHK); whether its
-    proxy has exactly one agent (rule ONE); when the attempt was last said to be followed; whether its invocation is halted (rolling).
+    proxy has exactly one agent (rule ONE); when the attempt was last said to be followed; whether its invocation is halted (rolling);
+    how many attempts its proxy takes at once.
     """
 
     now: datetime
@@ -42,6 +43,7 @@ class Circumstances:
     heard_at: datetime | None = None
     start_before: datetime | None = None
     is_halted: bool = False
+    proxy_limit: int | None = None
 
     def is_past(self, deadline: datetime | None) -> bool:
         """Whether a deadline and the margin are over, and the log was read to an end fetched after that (rule WM)."""

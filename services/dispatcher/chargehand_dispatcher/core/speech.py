@@ -14,7 +14,7 @@ from chargehand_schemas.reasons import JobTaskStatus, Reason
 from .job_task import JobTask
 
 
-def attempt_due(job_task: JobTask, now: datetime) -> AttemptDue:
+def attempt_due(job_task: JobTask, now: datetime, proxy_limit: int | None = None) -> AttemptDue:
     assert job_task.issued_at and job_task.not_after and job_task.run_deadline  # noqa: S101 (a dispatched one has them)
     return AttemptDue(
         id=item_id("attempt-due", job_task.job_task_id, job_task.attempt),
@@ -31,6 +31,8 @@ def attempt_due(job_task: JobTask, now: datetime) -> AttemptDue:
         earlier=job_task.earlier,
         unknown=job_task.unknown,
         tried=job_task.tried,
+        proxy_limit=proxy_limit,
+        ordinal=job_task.ordinal,
     )
 
 
@@ -87,4 +89,5 @@ def ended(job_task: JobTask, now: datetime) -> JobTaskEnded:
         attempts=job_task.last_attempt,
         tried=job_task.tried,
         detail=job_task.detail[:2048],
+        ordinal=job_task.ordinal,
     )

@@ -180,7 +180,7 @@ def _claim(job_task: JobTask, event: Event, at: Circumstances) -> Decision:
         first_dispatched_at=job_task.first_dispatched_at or at.now,
         detail="",
     )
-    return Decision(due, (attempt_due(due, at.now),))
+    return Decision(due, (attempt_due(due, at.now, at.proxy_limit),))
 
 
 def _cancel_waiting(job_task: JobTask, event: Event, at: Circumstances) -> Decision:

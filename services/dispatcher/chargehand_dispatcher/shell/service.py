@@ -33,6 +33,7 @@ from chargehand_chassis.metrics import METRICS
 from chargehand_chassis.runner import Context, run_service
 from chargehand_schemas.base import InvocationItem, Item
 from chargehand_schemas.batches import Outgoing
+from chargehand_schemas.catalog import ProxyChanged
 from chargehand_schemas.hosts import HostCheckedIn
 from chargehand_schemas.proxies import AgentEvent
 from chargehand_schemas.topics import DISPATCH_EVENTS, EXECUTION_EVENTS, HOST_EVENTS, PLANNING_EVENTS, PROXY_EVENTS
@@ -74,7 +75,10 @@ class Dispatcher:
         )
         keys = load_keys(settings.key_file)
         self._publisher = Publisher(settings, keys, f"dispatcher/{settings.instance}")
-        self._keyring = KeyringFollower(settings, load_pinned_planner(settings.planner_key_file))
+        self._proxy_limits: dict[str, int] = {}
+        self._keyring = KeyringFollower(
+            settings, load_pinned_planner(settings.planner_key_file), self._heed, nouns=("proxy",)
+        )
         self._dead_letters = DeadLetters(self._publisher, "dispatcher")
         self._store: DispatcherStore | None = None
         self._reader: PartitionReader | None = None
@@ -98,10 +102,7 @@ class Dispatcher:
             await self._publisher.start()
             await self._keyring.start()
             self._store = await self.in_thread(
-                lambda: DispatcherStore(
-                    open_database(self._settings.store_url, self._settings.data),
-                    proxy_limit=self._settings.proxy_concurrency,
-                )
+                lambda: DispatcherStore(open_database(self._settings.store_url, self._settings.data))
             )
             await self._work()
         finally:
@@ -170,7 +171,21 @@ class Dispatcher:
             readable_since=self._readable_since,
             single_agent_proxies=singles,
             heard=self._agents.followed,
+            proxy_limit=self._settings.proxy_concurrency,
+            proxy_limits=self._proxy_limits,
         )
+
+    def _heed(self, item: Item) -> None:
+        """A proxy takes more or fewer attempts at once from now on."""
+        if not isinstance(item, ProxyChanged):
+            return
+        if item.concurrency is None:
+            self._proxy_limits.pop(item.proxy, None)
+        else:
+            self._proxy_limits[item.proxy] = item.concurrency
+        if self._store is not None:
+            self._store.look_for_slots()
+            self._wake()
 
     # --- partitions
 

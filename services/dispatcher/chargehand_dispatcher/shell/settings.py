@@ -24,7 +24,9 @@ class DispatcherSettings(ServiceSettings):
     chunk_missing_after: timedelta = Field(
         timedelta(seconds=60), description="A part of a plan that is missing so long is asked for, then given up."
     )
-    proxy_concurrency: int = Field(500, ge=1, description="Attempts at once on one proxy.")
+    proxy_concurrency: int = Field(
+        500, ge=1, description="Attempts at once on one proxy, if the proxy has no limit of its own."
+    )
     agent_silent_after: timedelta = Field(
         timedelta(seconds=20), description="What an agent holds that is silent for so long is asked for."
     )

@@ -115,9 +115,8 @@ class Published:
 class DispatcherStore:
     """Used from one thread. Every method that changes something is one transaction, fenced by the owner of the partition."""
 
-    def __init__(self, database: Database, *, proxy_limit: int = 500) -> None:
+    def __init__(self, database: Database) -> None:
         self._database = database
-        self._proxy_limit = proxy_limit
         self._owners: dict[int, str] = {}
         self._taking: set[int] = set()
         self._restored: dict[int, set[UUID]] = {}
@@ -506,7 +505,7 @@ class DispatcherStore:
         if not rows:
             return []
         self._load_invocations(desk, {UUID(bytes=row[0]) for row in rows})
-        free = self._free_of_proxies(sorted({row[1] for row in rows}))
+        free = self._free_of_proxies(sorted({row[1] for row in rows}), desk.surroundings)
         held = self._held_of({row[0] for row in rows})
         return [self._head(desk, UUID(bytes=one), proxy, held.get(one, 0), free, now_us) for one, proxy in rows]
 
@@ -528,7 +527,7 @@ class DispatcherStore:
             job_tasks = [job_task_of(row) for row in rows]
         return Queue(job_invocation_id, proxy, tuple(job_tasks), held, known.properties.concurrency, free)
 
-    def _free_of_proxies(self, proxies: Sequence[str]) -> dict[str, int]:
+    def _free_of_proxies(self, proxies: Sequence[str], around: Surroundings) -> dict[str, int]:
         """Counted in rows, over all partitions; where others count too, they wait until this transaction is over."""
         if self._database.is_shared:
             self._database.put("proxy_slots", ("proxy",), ("proxy",), [(proxy,) for proxy in proxies])
@@ -536,7 +535,7 @@ class DispatcherStore:
             lock = f"select proxy from proxy_slots where proxy in ({marks}) order by proxy for update"
             self._database.execute(lock, proxies)
         held = "select count(*) from job_task where proxy = ? and " + _IN_FLIGHT
-        return {proxy: self._proxy_limit - self._database.execute(held, (proxy,))[0][0] for proxy in proxies}
+        return {proxy: around.limit_of(proxy) - self._database.execute(held, (proxy,))[0][0] for proxy in proxies}
 
     def _held_of(self, invocations: set[bytes]) -> dict[bytes, int]:
         held = "select count(*) from job_task where job_invocation_id = ? and " + _IN_FLIGHT
@@ -679,6 +678,10 @@ class DispatcherStore:
     def clock(self) -> datetime:
         """The store's clock now (rule CLK)."""
         return at_us(self._database.now_us())
+
+    def look_for_slots(self) -> None:
+        """A limit that is not in the store has changed: there may be more slots than there were."""
+        self._freed = True
 
     def is_due(self) -> bool:
         """Whether `work` has something to do now, whatever the clock says."""

@@ -13,13 +13,15 @@ from uuid import UUID
 
 from chargehand_schemas.base import Instant, Item, Model
 from chargehand_schemas.catalog import JobTemplateSaved
-from chargehand_schemas.commands import CancelJobInvocation, InvokeJob
+from chargehand_schemas.commands import CancelJobInvocation, EditJobInvocation, InvokeJob
 from chargehand_schemas.dispatch import JobInvocationDue, JobInvocationEnded, PlanChunkMissing
 from chargehand_schemas.ids import item_id, job_task_id
 from chargehand_schemas.planning import (
     CancelRefused,
+    EditRefused,
     JobInvocationAccepted,
     JobInvocationCancelRequested,
+    JobInvocationEdited,
     JobInvocationRefused,
     JobInvocationScheduled,
     JobTasksPlanned,
@@ -102,6 +104,8 @@ def _changes(known: JobInvocation, event: Item) -> dict[str, object]:
             return {"is_cancelled": True}
         case JobInvocationCancelRequested():
             return {"cancelled_job_tasks": known.cancelled_job_tasks.union(event.job_task_ids)}
+        case JobInvocationEdited():
+            return {"properties": known.properties.model_copy(update={"concurrency": event.concurrency})}
         case JobInvocationClosed():
             return {"state": InvocationState.ENDED}
         case _:
@@ -218,6 +222,7 @@ def _accepted(
         targeting=targeting.in_words(command.targeting, count),
         effective_user=command.effective_user or template.effective_user,
         properties=command.overrides.applied_to(template.properties),
+        rerun_of=command.rerun_of,
     )
 
 
@@ -268,12 +273,9 @@ def decide_cancel(
     command: CancelJobInvocation, invocation: JobInvocation | None, targeted: Collection[UUID], now: datetime
 ) -> Decided | Refused:
     """Hand a cancel on to the dispatcher, for the whole invocation or some of its hosts (`targeted` are all of them)."""
-    if invocation is None or invocation.state is InvocationState.REFUSED:
-        detail = f"there is no job invocation {command.job_invocation_id}; `chargehand job list` shows them"
-        return Refused(Refusal.NO_SUCH_JOB_INVOCATION, detail)
-    if invocation.state is InvocationState.ENDED:
-        detail = f"job invocation {command.job_invocation_id} has ended; nothing is left to cancel"
-        return Refused(Refusal.ALREADY_ENDED, detail)
+    going = _going_on(invocation, command.job_invocation_id, "cancel")
+    if isinstance(going, Refused):
+        return going
     strangers = [str(host_id) for host_id in command.host_ids if host_id not in targeted]
     if strangers:
         detail = f"host {listed(strangers)} is not among those of this invocation; nothing was cancelled"
@@ -288,7 +290,52 @@ def decide_cancel(
         actor=command.actor,
         job_task_ids=tuple(job_task_id(command.job_invocation_id, host_id) for host_id in command.host_ids),
     )
-    return Decided(appended(command.job_invocation_id, invocation.version, [event]))
+    return Decided(appended(command.job_invocation_id, going.version, [event]))
+
+
+def _going_on(invocation: JobInvocation | None, job_invocation_id: UUID, what: str) -> JobInvocation | Refused:
+    if invocation is None or invocation.state is InvocationState.REFUSED:
+        detail = f"there is no job invocation {job_invocation_id}; `chargehand job list` shows them"
+        return Refused(Refusal.NO_SUCH_JOB_INVOCATION, detail)
+    if invocation.state is InvocationState.ENDED:
+        return Refused(
+            Refusal.ALREADY_ENDED, f"job invocation {job_invocation_id} has ended; nothing is left to {what}"
+        )
+    return invocation
+
+
+def decide_edit(command: EditJobInvocation, invocation: JobInvocation | None, now: datetime) -> Decided | Refused:
+    """Another concurrency limit for an invocation that goes on; the present one again changes nothing."""
+    going = _going_on(invocation, command.job_invocation_id, "edit")
+    if isinstance(going, Refused):
+        return going
+    event = JobInvocationEdited(
+        id=item_id("edited", command.id),
+        time=now,
+        causation_id=command.id,
+        traceparent=command.traceparent,
+        job_invocation_id=command.job_invocation_id,
+        command_id=command.id,
+        actor=command.actor,
+        concurrency=command.concurrency,
+    )
+    return Decided(appended(command.job_invocation_id, going.version, [event]))
+
+
+def edit_refusal(command: EditJobInvocation, refused: Refused, now: datetime) -> Append:
+    """The answer to an edit that changes nothing: a stream of its own, since the invocation's is not touched."""
+    event = EditRefused(
+        id=item_id("edit-refused", command.id),
+        time=now,
+        causation_id=command.id,
+        traceparent=command.traceparent,
+        job_invocation_id=command.job_invocation_id,
+        command_id=command.id,
+        actor=command.actor,
+        reason=refused.reason,
+        detail=refused.detail,
+    )
+    return Append(command.id, 1, event)
 
 
 def cancel_refusal(command: CancelJobInvocation, refused: Refused, now: datetime) -> Append:

@@ -56,5 +56,9 @@ def user_stream(login: str) -> UUID:
     return item_id("user", login)
 
 
+def proxy_stream(proxy: str) -> UUID:
+    return item_id("proxy", proxy)
+
+
 def key_stream(kid: str) -> UUID:
     return item_id("key", kid)

@@ -14,9 +14,11 @@ from typing import TypeAlias
 from chargehand_schemas.base import Item
 from chargehand_schemas.commands import (
     CancelJobInvocation,
+    ChangeProxy,
     Command,
     CreateUser,
     DisableUser,
+    EditJobInvocation,
     EnrolKey,
     ImportHosts,
     InvokeJob,
@@ -43,9 +45,11 @@ class Right(StrEnum):
 
     CREATE_JOB_INVOCATIONS = "create_job_invocations"
     CANCEL_JOB_INVOCATIONS = "cancel_job_invocations"
+    EDIT_JOB_INVOCATIONS = "edit_job_invocations"
     EDIT_HOSTS = "edit_hosts"
     EDIT_JOB_TEMPLATES = "edit_job_templates"
     EDIT_KEYS = "edit_keys"
+    EDIT_PROXIES = "edit_proxies"
     EDIT_USERS = "edit_users"
     HOLD_TOKEN = "hold_token"  # noqa: S105 (a word, no password)
 
@@ -53,6 +57,8 @@ class Right(StrEnum):
 NEEDED: Mapping[type[Item], Right] = {
     InvokeJob: Right.CREATE_JOB_INVOCATIONS,
     CancelJobInvocation: Right.CANCEL_JOB_INVOCATIONS,
+    EditJobInvocation: Right.EDIT_JOB_INVOCATIONS,
+    ChangeProxy: Right.EDIT_PROXIES,
     ImportHosts: Right.EDIT_HOSTS,
     RemoveHosts: Right.EDIT_HOSTS,
     SaveJobTemplate: Right.EDIT_JOB_TEMPLATES,
@@ -66,7 +72,13 @@ NEEDED: Mapping[type[Item], Right] = {
 }
 OF_ROLES: Mapping[str, frozenset[Right]] = {ADMINISTRATOR: frozenset(Right)}
 OF_SERVICES = frozenset(
-    {Right.CREATE_JOB_INVOCATIONS, Right.CANCEL_JOB_INVOCATIONS, Right.EDIT_HOSTS, Right.EDIT_JOB_TEMPLATES}
+    {
+        Right.CREATE_JOB_INVOCATIONS,
+        Right.CANCEL_JOB_INVOCATIONS,
+        Right.EDIT_JOB_INVOCATIONS,
+        Right.EDIT_HOSTS,
+        Right.EDIT_JOB_TEMPLATES,
+    }
 )
 
 

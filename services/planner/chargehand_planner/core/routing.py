@@ -17,6 +17,7 @@ from chargehand_schemas.catalog import (
     JobTemplateSaved,
     KeyEnrolled,
     KeyRevoked,
+    ProxyChanged,
     TokenIssued,
     TokenRevoked,
     UserCreated,
@@ -53,6 +54,8 @@ def _entity(event: Item) -> str:
             return str(event.token_id)
         case KeyEnrolled() | KeyRevoked() | EnrolmentTokenIssued() | EnrolmentTokenUsed():
             return event.kid
+        case ProxyChanged():
+            return event.proxy
         case CommandDecided():
             return str(event.command_id)
         case _:

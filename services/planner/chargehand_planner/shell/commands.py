@@ -22,9 +22,11 @@ from chargehand_chassis.metrics import METRICS
 from chargehand_schemas.base import Item
 from chargehand_schemas.commands import (
     CancelJobInvocation,
+    ChangeProxy,
     Command,
     CreateUser,
     DisableUser,
+    EditJobInvocation,
     EnrolKey,
     ImportHosts,
     InvokeJob,
@@ -36,11 +38,11 @@ from chargehand_schemas.commands import (
     SaveJobTemplate,
 )
 
-from ..core import hosts, job_invocations, job_templates, keys, rights, users
+from ..core import hosts, job_invocations, job_templates, keys, proxies, rights, users
 from ..core.answers import answer
 from ..core.job_invocations import InvokeLookups, JobInvocation
 from ..core.job_templates import Analysis, SaveLookups
-from ..core.outcomes import Append, Outcome, Refused
+from ..core.outcomes import Append, Outcome, Refused, proxy_stream
 from ..core.rights import Silenced
 from .binder import Place
 from .gate import StoreGate
@@ -113,6 +115,8 @@ class Commands:
             change = await self._invoke(command, moment)
         elif isinstance(command, CancelJobInvocation):
             change = await self._cancel(command, moment)
+        elif isinstance(command, EditJobInvocation):
+            change = await self._edit(command, moment)
         else:
             outcome = await self._outcome(command, message, moment)
             appends = () if isinstance(outcome, Refused) else outcome.appends
@@ -178,6 +182,18 @@ class Commands:
             return Change(appends=[job_invocations.cancel_refusal(command, outcome, moment)])
         return of_invocation(invocation, outcome.appends)
 
+    async def _edit(self, command: EditJobInvocation, moment: datetime) -> Change:
+        store = self._gate.store
+        principals = await self._gate.ask(store.principals, [command.actor])
+        invocation = await self._gate.ask(store.invocation, command.job_invocation_id)
+        outcome = rights.check_actor(command, principals.get(command.actor)) or job_invocations.decide_edit(
+            command, invocation, moment
+        )
+        self._tell(command, outcome)
+        if isinstance(outcome, Refused):
+            return Change(appends=[job_invocations.edit_refusal(command, outcome, moment)])
+        return of_invocation(invocation, outcome.appends)
+
     # All other commands
 
     async def _outcome(self, command: Item, message: Received, moment: datetime) -> Outcome:
@@ -202,6 +218,9 @@ def _decide(store: PlannerStore, command: Item, moment: datetime) -> Outcome:
             return hosts.decide_import(command, known, store.proxies().keys(), moment)
         case RemoveHosts():
             return hosts.decide_remove(command, store.hosts_by_id(command.host_ids), moment)
+        case ChangeProxy():
+            version = store.version_of(proxy_stream(command.proxy))
+            return proxies.decide_change(command, version, store.proxies().keys(), moment)
         case IssueEnrolmentToken():
             return keys.decide_issue(command, store.key(keys.key_id(command.token_key)), moment)
         case RevokeKey():

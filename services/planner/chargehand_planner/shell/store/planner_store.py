@@ -450,6 +450,10 @@ class PlannerStore:
             waiting = int(tx.rows("select count(*) as n from outbox where is_sent = 0")[0]["n"])
         return max(0, int(self._engine.recorder.max_notification_id() or 0) - position) + waiting
 
+    def version_of(self, stream: UUID) -> int:
+        """The version of the last event of a stream; 0: it has none."""
+        return max((append.version for append in self._stream(stream, None, None)), default=0)
+
     def _stream(self, stream: UUID, gt: int | None, lte: int | None) -> Iterator[Append]:
         yield from map(append_of, self._engine.recorder.select_events(stream, gt=gt, lte=lte))
 
