@@ -5,6 +5,7 @@ Owns shapes only. Names are those of the messages. Lists come as pages.
 
 from __future__ import annotations
 
+from enum import StrEnum
 from typing import Annotated, Generic, TypeVar
 from uuid import UUID
 
@@ -12,6 +13,7 @@ from pydantic import ConfigDict, Field, StringConstraints
 
 from .base import Instant, Model
 from .commands import HostRecord, InputName, Targeting, UserName
+from .dispatch import Halt
 from .properties import ExecutionOverrides, ExecutionProperties
 from .reasons import JobInvocationStatus, JobTaskStatus, Reason, Stream
 
@@ -59,8 +61,42 @@ class JobInvocationRequest(Request):
     expect_hosts: int | None = Field(None, ge=0)
 
 
+class RerunWhich(StrEnum):
+    """Which hosts of a job are done again."""
+
+    ALL = "all"
+    FAILED = "failed"
+    FROM_HALT = "from_halt"
+
+
+class RerunRequest(Request):
+    """`POST /job-invocations/ID/rerun`: the same job once more, with the template as it is now. `failed`: on hosts where it did not
+    succeed; `from_halt`: of a halted rolling job, where it did not succeed from the batch on in which it was halted.
+
+    Hidden inputs are not kept beyond a job's end: they are given again."""
+
+    job_invocation_id: UUID | None = None
+    which: RerunWhich = RerunWhich.ALL
+    hidden_inputs: dict[InputName, Annotated[str, StringConstraints(max_length=65_536)]] = Field(default_factory=dict)
+    expect_hosts: int | None = Field(None, ge=0)
+
+
+class EditRequest(Request):
+    """`POST /job-invocations/ID/edit`. None: no limit of its own."""
+
+    concurrency: int | None = Field(ge=1, le=1_000_000)
+
+
+class ProxyChange(Request):
+    """`POST /proxies/NAME`. None: the default of the dispatcher."""
+
+    concurrency: int | None = Field(ge=1, le=1_000_000)
+
+
 class JobInvocationDocument(Model):
-    """`GET /job-invocations/ID`. `counts` by status of its job tasks, `reasons` of those that did not succeed."""
+    """`GET /job-invocations/ID`. `counts` by status of its job tasks, `reasons` of those that did not succeed.
+
+    `properties` are those in force, so with an edited concurrency. `halt`: where a rolling job was halted."""
 
     job_invocation_id: UUID
     status: JobInvocationStatus
@@ -83,7 +119,22 @@ class JobInvocationDocument(Model):
     start_at: Instant | None = None
     started_at: Instant | None = None
     ended_at: Instant | None = None
+    halt: Halt | None = None
+    rerun_of: UUID | None = None
     position: int = 0
+
+
+class PlannedJobTaskDocument(Model):
+    """A row of `GET /job-invocations/ID/plan`: when a job task is due, by its splay, and which batch it is of (from 1; rolling)."""
+
+    job_task_id: UUID
+    host_id: UUID
+    host: str
+    proxy: str = ""
+    ordinal: int
+    batch: int | None = None
+    due_at: Instant
+    status: JobTaskStatus
 
 
 class StreamDocument(Model):
@@ -182,8 +233,18 @@ class CancelRequest(Request):
     host_ids: tuple[UUID, ...] = ()
 
 
+class Choice(Model):
+    """Something else that could be asked for, in words and as the request that asks for it."""
+
+    what: str
+    text: str
+    path: str
+    body: dict[str, tuple[UUID, ...]] = Field(default_factory=dict)
+
+
 class Decision(Model):
-    """What became of a posted command: `accepted`, `refused`, or `pending` after 5 s (answered with 202)."""
+    """What became of a posted command: `accepted`, `refused`, or `pending` after 5 s (answered with 202). `choices`: after a cancel on
+    some hosts, what else could be cancelled."""
 
     command_id: UUID
     decision: str
@@ -191,10 +252,11 @@ class Decision(Model):
     detail: str = ""
     counts: dict[str, int] = Field(default_factory=dict)
     location: str = ""
+    choices: tuple[Choice, ...] = ()
 
 
 class ProxyDocument(Model):
-    """`GET /proxies`: a proxy, its agents and when they were last heard."""
+    """`GET /proxies`: a proxy, its agents and when they were last heard. `concurrency` None: the dispatcher's default."""
 
     proxy: str
     agents: tuple[str, ...] = ()
@@ -203,6 +265,7 @@ class ProxyDocument(Model):
     following: int = 0
     clock_offset_s: float | None = None
     status: str = "unknown"
+    concurrency: int | None = None
 
 
 class EnrolmentRequest(Request):

@@ -20,6 +20,7 @@ import httpx
 from chargehand_schemas.api import (
     CancelRequest,
     Decision,
+    EditRequest,
     EnrolmentRequest,
     HostDocument,
     HostsRemoval,
@@ -30,7 +31,10 @@ from chargehand_schemas.api import (
     LoginLink,
     OutputGroup,
     Page,
+    PlannedJobTaskDocument,
+    ProxyChange,
     ProxyDocument,
+    RerunRequest,
     StatusDocument,
 )
 from chargehand_schemas.base import Model
@@ -181,6 +185,24 @@ class Client:
                 case _:
                     pass
 
+    def edit(self, ref: str, concurrency: int | None) -> Decision:
+        """Change the concurrency limit of a job that goes on; None: none of its own. Refused(already_ended) if it is over."""
+        body = EditRequest(concurrency=concurrency).model_dump(mode="json")
+        return _decided(self._request("POST", f"/job-invocations/{_part(ref)}/edit", body))
+
+    def rerun(self, ref: str, request: RerunRequest) -> JobInvocationDocument:
+        """Do a job again; returns when the new one is accepted. A lost answer is asked for again, as in `invoke`."""
+        request = request.model_copy(update={"job_invocation_id": request.job_invocation_id or uuid4()})
+        body = request.model_dump(mode="json", exclude_none=True)
+        response = self._request("POST", f"/job-invocations/{_part(ref)}/rerun", body, tries=3)
+        if response.status_code == 202:
+            return self._await_decision(str(request.job_invocation_id), _read(Decision, response))
+        return _read(JobInvocationDocument, response)
+
+    def plan(self, ref: str) -> Iterator[PlannedJobTaskDocument]:
+        """When each job task of a job is due, in that order."""
+        return self._pages(PlannedJobTaskDocument, f"/job-invocations/{_part(ref)}/plan", {}, None, size=1000)
+
     def cancel(self, ref: str, host_ids: Iterable[UUID] = ()) -> Decision:
         """Cancel a job, or its job tasks on some hosts. Refused(already_ended) if there is nothing left to cancel."""
         body = CancelRequest(host_ids=tuple(host_ids)).model_dump(mode="json")
@@ -257,6 +279,11 @@ class Client:
         document = self._request("GET", "/proxies").json()
         return tuple(_validated(ProxyDocument, row) for row in document["items"])
 
+    def change_proxy(self, proxy: str, concurrency: int | None) -> Decision:
+        """How many attempts a proxy takes at once; None: the dispatcher's default. Refused(no_such_proxy) if there is none."""
+        body = ProxyChange(concurrency=concurrency).model_dump(mode="json")
+        return _decided(self._request("POST", f"/proxies/{_part(proxy)}", body))
+
     def allow_enrolment(self, request: EnrolmentRequest) -> Decision:
         """Let one agent or program enrol with the token whose public half is given."""
         return _decided(self._request("POST", "/enrolment-tokens", request.model_dump(mode="json")))
@@ -266,11 +293,13 @@ class Client:
     def _get(self, model: type[M], path: str) -> M:
         return _read(model, self._request("GET", path))
 
-    def _pages(self, model: type[M], path: str, query: Mapping[str, Any], limit: int | None) -> Iterator[M]:
+    def _pages(
+        self, model: type[M], path: str, query: Mapping[str, Any], limit: int | None, size: int = _PAGE
+    ) -> Iterator[M]:
         after: str | None = None
         left = limit if limit is not None else -1
         while left != 0:
-            size = _PAGE if left < 0 else min(_PAGE, left)
+            size = size if left < 0 else min(size, left)
             page = _read(Page[model], self._request("GET", path, query={**query, "limit": size, "after": after}))  # type: ignore[valid-type]
             yield from page.items[:left] if left >= 0 else page.items
             left = left if left < 0 else max(0, left - len(page.items))

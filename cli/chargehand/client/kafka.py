@@ -29,14 +29,16 @@ from chargehand_chassis.settings import KafkaSettings
 from chargehand_schemas.base import Item
 from chargehand_schemas.batches import Outgoing
 from chargehand_schemas.catalog import CommandDecided, KeyEnrolled
-from chargehand_schemas.commands import CancelJobInvocation, EnrolKey, InvokeJob, Targeting
+from chargehand_schemas.commands import CancelJobInvocation, EditJobInvocation, EnrolKey, InvokeJob, Targeting
 from chargehand_schemas.dispatch import JobInvocationEnded
 from chargehand_schemas.ids import item_id, new_id
 from chargehand_schemas.keyring import Writer
 from chargehand_schemas.planning import (
     CancelRefused,
+    EditRefused,
     JobInvocationAccepted,
     JobInvocationCancelRequested,
+    JobInvocationEdited,
     JobInvocationRefused,
 )
 from chargehand_schemas.progress import ProgressReport
@@ -212,6 +214,23 @@ class KafkaClient:
         requested: JobInvocationCancelRequested = decision
         return requested
 
+    async def edit(
+        self, job_invocation_id: UUID, *, concurrency: int | None, within: timedelta = _DECIDED_WITHIN
+    ) -> JobInvocationEdited:
+        """Change the concurrency limit of a job that goes on; None: none of its own. Refused(already_ended) if it is over."""
+        command = EditJobInvocation(
+            id=new_id(),
+            time=now(),
+            actor=self._spoken_for(),
+            job_invocation_id=job_invocation_id,
+            concurrency=concurrency,
+        )
+        decision = await self._decided(command, str(job_invocation_id), within)
+        if isinstance(decision, EditRefused):
+            raise Refused(decision.reason.value, decision.detail)
+        edited: JobInvocationEdited = decision
+        return edited
+
     async def wait(self, job_invocation_id: UUID, *, within: timedelta | None = None) -> JobInvocationEnded:
         """The end of a job that was invoked, or ends, after this client started. Pending if it takes longer than `within`."""
         future = self._ends.setdefault(job_invocation_id, asyncio.get_running_loop().create_future())
@@ -264,7 +283,14 @@ class KafkaClient:
 
     def _take(self, item: Item) -> None:
         match item:
-            case JobInvocationAccepted() | JobInvocationRefused() | JobInvocationCancelRequested() | CancelRefused():
+            case (
+                JobInvocationAccepted()
+                | JobInvocationRefused()
+                | JobInvocationCancelRequested()
+                | CancelRefused()
+                | JobInvocationEdited()
+                | EditRefused()
+            ):
                 _settle(self._decisions.get(item.command_id), item)
             case CommandDecided() if item.decision == "refused":
                 error = Refused(item.reason.value if item.reason else "refused", item.detail)

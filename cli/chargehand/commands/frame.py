@@ -24,6 +24,9 @@ _WHAT_TO_DO = {
     "input_missing": "give it with --input NAME=VALUE.",
     "input_unknown": "leave it out, or mend its name.",
     "already_ended": "nothing: it is over. See `chargehand job show`.",
+    "still_running": "wait for its end: `chargehand job watch`.",
+    "not_halted": "use --failed.",
+    "no_such_proxy": "see `chargehand proxy list`.",
     "not_allowed": "ask an administrator for the right.",
     "login_required": "log in first: name a file with a token in CHARGEHAND_TOKEN_FILE, or in a context.",
 }

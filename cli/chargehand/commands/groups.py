@@ -15,7 +15,9 @@ from ..options import Asked, common_options
         "show": ("job:show", "One job with its job tasks."),
         "watch": ("job:watch", "Watch a job to its end."),
         "output": ("output:output", "What a job printed on its hosts."),
-        "cancel": ("job:cancel", "Cancel a job, or its part on some hosts."),
+        "cancel": ("changing:cancel", "Cancel a job, or its part on some hosts."),
+        "edit": ("changing:edit", "Change a job while it runs."),
+        "rerun": ("changing:rerun", "Do a job again, or only where it failed."),
     },
 )
 @common_options
@@ -41,6 +43,7 @@ def host(asked: Asked) -> None:
     cls=LazyGroup,
     rows={
         "list": ("proxy:list_", "The proxies and their agents."),
+        "edit": ("proxy:edit", "Say how many attempts a proxy takes at once."),
         "enrol": ("proxy:enrol", "Make a one-time token for an agent or a program."),
     },
 )

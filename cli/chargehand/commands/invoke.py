@@ -13,15 +13,18 @@ from ..errors import CommandError, ExitStatus
 from ..help import Command
 from ..options import Asked, common_options
 from .completions import complete_hosts
-from .types import Duration, Moment, NameAndSecret, NameAndValue
+from .types import Batches, Duration, Moment, NameAndSecret, NameAndValue, Share
 
 if TYPE_CHECKING:
     from chargehand_schemas.api import JobInvocationDocument, JobInvocationRequest
+    from chargehand_schemas.properties import Rolling
 
 F = TypeVar("F", bound=Callable[..., Any])
 
 RUN_COMMAND = "Run Command"
-_OVERRIDES = ("concurrency", "tries", "retry_interval", "splay", "time_to_pickup", "execution_timeout_interval")
+_OVERRIDES = (
+    "concurrency", "tries", "retry_interval", "splay", "time_to_pickup", "execution_timeout_interval",
+)  # fmt: skip
 
 _OPTIONS = (
     click.option(
@@ -37,6 +40,15 @@ _OPTIONS = (
         "--execution-timeout", "execution_timeout_interval", type=Duration(), help="End it on a host after so long."
     ),
     click.option("--time-to-pickup", type=Duration(), help="Fail on hosts where it has not started by then."),
+    click.option(
+        "--rolling",
+        "batches",
+        type=Batches(),
+        help="One batch of hosts after the other, in the order given: 1 or 1,5,25%; the last size is repeated.",
+    ),
+    click.option(
+        "--failure-limit", type=Share(), help="With --rolling: halt when more hosts than that have failed; default: 0."
+    ),
     click.option("--start-at", type=Moment(), help="Start then, and not now."),
     click.option("--start-before", type=Moment(), help="Do not start it after that."),
     click.option("--description", default="", help="What it is for."),
@@ -107,8 +119,8 @@ def _invoke(
         request = _request(template, inputs, secrets, {**options, "targeting": chosen, "expect_hosts": expected})
         invocation = asked.client.invoke(request)
     if options["is_async"]:
-        return _print_accepted(asked, invocation)
-    return _watch(asked, invocation, options["timeout"], options["lines"], options["is_raw"])
+        return print_accepted(asked, invocation)
+    return watch_accepted(asked, invocation, options["timeout"], options["lines"], options["is_raw"])
 
 
 def _request(
@@ -124,7 +136,7 @@ def _request(
             targeting=options["targeting"],
             inputs=inputs,
             hidden_inputs=secrets,
-            overrides=ExecutionOverrides(**{name: options[name] for name in _OVERRIDES}),
+            overrides=ExecutionOverrides(rolling=_rolling(options), **{name: options[name] for name in _OVERRIDES}),
             effective_user=options["effective_user"],
             description=options["description"],
             start_at=options["start_at"],
@@ -140,7 +152,20 @@ def _request(
         ) from error
 
 
-def _print_accepted(asked: Asked, invocation: JobInvocationDocument) -> int:
+def _rolling(options: dict[str, Any]) -> Rolling | None:
+    from chargehand_schemas.properties import Rolling
+
+    batches, limit = options["batches"], options["failure_limit"]
+    if batches is None and limit is not None:
+        raise CommandError(
+            "--failure-limit is for rolling jobs.",
+            why="--rolling was not given.",
+            do="give --rolling 1, or leave it out.",
+        )
+    return None if batches is None else Rolling(batches=batches, failure_limit=limit or "0")
+
+
+def print_accepted(asked: Asked, invocation: JobInvocationDocument) -> int:
     from ..terminal.summary import job_document
 
     ref = str(invocation.job_invocation_id)
@@ -154,7 +179,10 @@ def _print_accepted(asked: Asked, invocation: JobInvocationDocument) -> int:
     return ExitStatus.SUCCEEDED
 
 
-def _watch(asked: Asked, invocation: JobInvocationDocument, timeout: timedelta | None, lines: int, is_raw: bool) -> int:
+def watch_accepted(
+    asked: Asked, invocation: JobInvocationDocument, timeout: timedelta | None, lines: int, is_raw: bool
+) -> int:
+    """Watch it to its end, and report."""
     from .watching import start_watching
 
     start_at: datetime | None = invocation.start_at

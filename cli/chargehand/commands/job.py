@@ -1,4 +1,4 @@
-"""`job list|show|watch|cancel`. Owns their options and columns."""
+"""`job list|show|watch`. Owns their options and columns."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from .completions import complete_hosts, complete_jobs
 from .types import Duration
 
 if TYPE_CHECKING:
-    from chargehand_schemas.api import JobInvocationDocument, JobTaskDocument
+    from chargehand_schemas.api import JobInvocationDocument, JobTaskDocument, PlannedJobTaskDocument
 
 _STATUSES = ("scheduled", "running", "cancelling", "succeeded", "failed", "cancelled", "refused")
 _JOB_TASK_STATUSES = (
@@ -61,13 +61,18 @@ def _job_row(job: JobInvocationDocument) -> Sequence[str]:
 @ref_argument
 @click.option("--status", type=click.Choice(_JOB_TASK_STATUSES), help="Only job tasks in this state.")
 @click.option("--host", metavar="NAME", shell_complete=complete_hosts, help="Only this host.")
+@click.option(
+    "--plan", "is_plan", is_flag=True, help="When each host is due, by batch and splay: the same after any restart."
+)
 @common_options
-def show(asked: Asked, ref: str, status: str | None, host: str | None) -> int:
+def show(asked: Asked, ref: str, status: str | None, host: str | None, is_plan: bool) -> int:
     """One job with its job tasks. Exit status 1 if it has failed."""
     from ..terminal.summary import job_document
     from .frame import client_errors
     from .watching import exit_status_of
 
+    if is_plan:
+        return _show_plan(asked, ref, status, host)
     with client_errors(asked):
         job = asked.client.job_invocation(ref)
         job_tasks = asked.client.job_tasks(str(job.job_invocation_id), status=status, host=host)
@@ -83,7 +88,7 @@ def show(asked: Asked, ref: str, status: str | None, host: str | None) -> int:
 
 def _print(asked: Asked, job: JobInvocationDocument, job_tasks: object) -> None:
     from ..terminal.escapes import visible
-    from ..terminal.summary import last_line
+    from ..terminal.summary import halt_in_words, in_words, last_line
 
     asked.screen.say(f"job      {job.job_invocation_id}  {job.status.value}")
     asked.screen.say(
@@ -91,10 +96,39 @@ def _print(asked: Asked, job: JobInvocationDocument, job_tasks: object) -> None:
     )
     if job.refusal:
         asked.screen.say(f"refused  {job.refusal.replace('_', ' ')}: {visible(job.detail)}")
+    if job.properties is not None:
+        asked.screen.say(f"how      {in_words(job.properties)}")
+    if job.halt is not None:
+        asked.screen.say(f"halted   {visible(halt_in_words(job))}")
+        asked.screen.say(
+            f"         go on from there: chargehand job rerun {str(job.job_invocation_id)[:8]} --from-halt"
+        )
+    if job.rerun_of is not None:
+        asked.screen.say(f"again    {job.rerun_of}")
     asked.screen.say(f"so far   {last_line(job)}")
     asked.screen.say(f"page     {asked.client.page_of(job.job_invocation_id)}")
     columns = ("host", "status", "why", "attempts", "took")
     asked.screen.table(columns, map(_job_task_row, job_tasks), empty="no job tasks")  # type: ignore[call-overload]
+
+
+def _show_plan(asked: Asked, ref: str, status: str | None, host: str | None) -> int:
+    from .frame import client_errors, print_documents
+
+    with client_errors(asked):
+        job = asked.client.job_invocation(ref)
+        rows = (
+            row
+            for row in asked.client.plan(str(job.job_invocation_id))
+            if (status is None or row.status.value == status) and (host is None or row.host == host)
+        )
+        empty = "not planned yet: the hosts are chosen when it starts" if not job.total else "no such host"
+        print_documents(asked, rows, ("due", "batch", "host", "proxy", "status"), _plan_row, empty=empty)
+    return 0
+
+
+def _plan_row(row: PlannedJobTaskDocument) -> Sequence[str]:
+    due = row.due_at.astimezone().isoformat(sep=" ", timespec="milliseconds")
+    return (due, str(row.batch or ""), row.host, row.proxy, row.status.value)
 
 
 def _job_task_row(job_task: JobTaskDocument) -> Sequence[str]:
@@ -122,25 +156,3 @@ def watch(asked: Asked, ref: str, timeout: timedelta | None, lines: int, is_raw:
     if asked.screen.output == "jsonl":
         return stream_changes(asked, found, timeout)
     return start_watching(asked, found, timeout, lines=lines, is_raw=is_raw)
-
-
-@click.command(cls=Command)
-@ref_argument
-@click.option(
-    "--host", "hosts", multiple=True, metavar="NAME", shell_complete=complete_hosts, help="Only there; repeat it."
-)
-@common_options
-def cancel(asked: Asked, ref: str, hosts: Sequence[str]) -> int:
-    """Cancel a job: what has not started never starts, what runs is ended on its host."""
-    from .frame import client_errors
-
-    with client_errors(asked):
-        job = asked.client.job_invocation(ref)
-        host_ids = [asked.client.host(name).host_id for name in hosts]
-        decision = asked.client.cancel(str(job.job_invocation_id), host_ids)
-    if asked.screen.is_table:
-        counts = ", ".join(f"{count} {name.replace('_', ' ')}" for name, count in decision.counts.items())
-        asked.screen.print(f"{job.job_invocation_id} is being cancelled{f': {counts}' if counts else ''}")
-    else:
-        asked.screen.json_lines([decision.model_dump(mode="json")])
-    return 0

@@ -1,4 +1,4 @@
-"""`proxy list|enrol`. Owns the token's file and the words that say how to use it.
+"""`proxy list|edit|enrol`. Owns the token's file and the words that say how to use it.
 
 Only the public half of a token leaves this machine; its secret half is written to a file and nowhere else.
 """
@@ -16,7 +16,7 @@ import click
 from ..errors import CommandError, ExitStatus
 from ..help import Command
 from ..options import Asked, common_options
-from .types import Duration
+from .types import Duration, Limit
 
 if TYPE_CHECKING:
     from chargehand_schemas.api import ProxyDocument
@@ -30,7 +30,7 @@ def list_(asked: Asked) -> int:
     """The proxies, their agents, and when they were last heard."""
     from .frame import client_errors, print_documents
 
-    columns = ("proxy", "status", "agents", "providers", "follows", "last heard")
+    columns = ("proxy", "status", "agents", "providers", "at once", "follows", "last heard")
     with client_errors(asked):
         print_documents(asked, asked.client.proxies(), columns, _row, empty="no proxies")
     return 0
@@ -43,9 +43,33 @@ def _row(proxy: ProxyDocument) -> Sequence[str]:
         proxy.status,
         ", ".join(proxy.agents),
         ", ".join(proxy.providers),
+        str(proxy.concurrency or "default"),
         str(proxy.following),
         heard,
     )
+
+
+@click.command(cls=Command)
+@click.argument("name")
+@click.option(
+    "--concurrency",
+    type=Limit("default"),
+    required=True,
+    help="At most so many attempts at once, over all jobs; default: what the dispatcher is set to.",
+)
+@common_options
+def edit(asked: Asked, name: str, concurrency: int) -> int:
+    """Say how many attempts a proxy takes at once: its machine has a size. What runs, runs out."""
+    from .frame import client_errors
+
+    with client_errors(asked):
+        decision = asked.client.change_proxy(name, concurrency or None)
+    if asked.screen.is_table:
+        limit = f"at most {concurrency} attempts at once" if concurrency else "as many attempts at once as by default"
+        asked.screen.print(f"proxy {name}: {limit} from now on")
+    else:
+        asked.screen.json_lines([decision.model_dump(mode="json")])
+    return ExitStatus.SUCCEEDED
 
 
 @click.command(cls=Command)

@@ -82,6 +82,22 @@ def confirm(
     return count
 
 
+def confirm_count(screen: Screen, count: int, *, is_confirmed: bool, expect_hosts: int | None) -> int | None:
+    """The same where the hosts are those of an earlier job, `count` at most."""
+    if count <= MANY or is_confirmed or expect_hosts is not None:
+        return expect_hosts
+    if not screen.may_ask:
+        raise CommandError(
+            f"this would run on up to {count} hosts.",
+            why="nobody can be asked: this is no terminal.",
+            do="give --yes, or --expect-hosts with their number.",
+        )
+    screen.say(f"This runs on up to {count} hosts.")
+    if not _agreed(Ask.YES, count):
+        raise CommandError("nothing was run.", why="it was not confirmed.", do="run it again when it is what you want.")
+    return None
+
+
 def _agreed(ask: Ask, count: int) -> bool:
     if ask is Ask.YES:
         return click.confirm("Go on?", err=True)

@@ -45,6 +45,57 @@ class Moment(click.ParamType):
             self.fail(f"{value!r} is no time: write it like 2026-11-24T18:00 or +10m", param, ctx)
 
 
+class Limit(click.ParamType):
+    """A whole number from 1 on, or a word for "none of its own". Gives the number, or 0 for the word."""
+
+    name = "N"
+
+    def __init__(self, word: str) -> None:
+        self.word = word
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        if isinstance(value, int):
+            return value
+        if value == self.word:
+            return 0
+        if not (value.isascii() and value.isdigit() and 1 <= int(value) <= 1_000_000):
+            self.fail(f"{value!r} is neither a number from 1 to 1000000 nor {self.word!r}", param, ctx)
+        return int(value)
+
+
+class Batches(click.ParamType):
+    """`1,5,25%`: sizes of batches, as counts or shares; the last one is repeated. Gives them as a tuple of texts."""
+
+    name = "SIZE,…"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, ...]:
+        from chargehand_schemas.properties import Rolling
+        from pydantic import ValidationError
+
+        if isinstance(value, tuple):
+            return value
+        sizes = tuple(part.strip() for part in value.split(","))
+        try:
+            return Rolling(batches=sizes).batches
+        except ValidationError:
+            self.fail(f"{value!r} are no batches: write sizes like 1,5,25%", param, ctx)
+
+
+class Share(click.ParamType):
+    """A number, or a share like `10%`. Gives the text."""
+
+    name = "N|%"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        from chargehand_schemas.properties import Rolling
+        from pydantic import ValidationError
+
+        try:
+            return Rolling(failure_limit=value).failure_limit
+        except ValidationError:
+            self.fail(f"{value!r} is neither a number nor a share like 10%", param, ctx)
+
+
 class NameAndValue(click.ParamType):
     """`NAME=VALUE`. Gives the pair."""
 

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from datetime import timedelta
 
 from chargehand_schemas.api import JobInvocationDocument, JobTaskDocument, OutputGroup
+from chargehand_schemas.properties import ExecutionProperties
 from chargehand_schemas.reasons import JobTaskStatus, Reason
 
 from .escapes import visible
@@ -52,6 +53,35 @@ def last_line(invocation: JobInvocationDocument) -> str:
     return f"{invocation.total} host{'s' if invocation.total != 1 else ''}: {counts}" + (
         f" ({reasons})" if reasons else ""
     ) + (f", in {took}" if took else "")  # fmt: skip
+
+
+def in_words(properties: ExecutionProperties) -> str:
+    """What was asked of the dispatcher, only where it is out of the ordinary: `3 tries, 30.0 s apart · splay 5 min 0 s`."""
+    usual = ExecutionProperties()
+    rolling = properties.rolling
+    words = [
+        f"{properties.tries} tries, {duration(properties.retry_interval)} apart" if properties.tries > 1 else "",
+        f"splay {duration(properties.splay)}" if properties.splay else "",
+        f"at most {properties.concurrency} at once" if properties.concurrency else "",
+        f"rolling by {','.join(rolling.batches)}, {rolling.failure_limit} failures allowed" if rolling else "",
+        _unusual("picked up within", properties.time_to_pickup, usual.time_to_pickup),
+        _unusual("ended after", properties.execution_timeout_interval, usual.execution_timeout_interval),
+        "waits for check-ins" if properties.wait_for_check_in else "",
+    ]
+    return " · ".join(filter(None, words)) or "once on each host, all at once"
+
+
+def _unusual(word: str, value: timedelta, usual: timedelta) -> str:
+    return "" if value == usual else f"{word} {duration(value)}"
+
+
+def halt_in_words(invocation: JobInvocationDocument) -> str:
+    """`at web7, host 8 of 20 (batch 3): 2 failures, 1 allowed`."""
+    halt = invocation.halt
+    if halt is None:
+        return ""
+    failures = f"{halt.failures} failure{'s' if halt.failures != 1 else ''}, {halt.failure_limit} allowed"
+    return f"at {halt.host_name}, host {halt.ordinal + 1} of {invocation.total} (batch {halt.batch}): {failures}"
 
 
 def _took(invocation: JobInvocationDocument) -> str:

@@ -151,6 +151,7 @@ def address(route: Route, site: Site) -> str:
         "job_invocation_id": str(site.story.job_invocation_id),
         "job_task_id": str(site.task_id("web001")),
         "host_id": str(uuid4()),
+        "proxy": "local",
         "name": "style.css",
     }
     return re.sub(r"\{(\w+)\}", lambda match: known[match[1]], route.path)

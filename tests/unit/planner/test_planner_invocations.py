@@ -6,6 +6,7 @@ from uuid import UUID, uuid4
 
 import pytest
 from chargehand_planner.core import job_invocations as rules
+from chargehand_planner.core import proxies
 from chargehand_planner.core.events import JobInvocationClosed, TargetingCopied
 from chargehand_planner.core.inputs import placeholder
 from chargehand_planner.core.job_invocations import InvocationState, Invoked, InvokeLookups, JobInvocation
@@ -15,13 +16,21 @@ from chargehand_planner.core.plans import PlannedHost, plan
 from chargehand_planner.core.seeds import seeds
 from chargehand_planner.core.targeting import Inventory
 from chargehand_schemas.base import MAX_MESSAGE_BYTES
-from chargehand_schemas.catalog import JobTemplateSaved
-from chargehand_schemas.commands import CancelJobInvocation, InvokeJob, Targeting, TemplateInput
+from chargehand_schemas.catalog import JobTemplateSaved, ProxyChanged
+from chargehand_schemas.commands import (
+    CancelJobInvocation,
+    ChangeProxy,
+    EditJobInvocation,
+    InvokeJob,
+    Targeting,
+    TemplateInput,
+)
 from chargehand_schemas.dispatch import JobInvocationDue, JobInvocationEnded
 from chargehand_schemas.ids import job_task_id
 from chargehand_schemas.planning import (
     JobInvocationAccepted,
     JobInvocationCancelRequested,
+    JobInvocationEdited,
     JobInvocationScheduled,
     JobTasksPlanned,
 )
@@ -295,6 +304,47 @@ def test_a_refused_cancel_does_not_touch_the_invocations_stream() -> None:
     command = cancel(running())
     append = rules.cancel_refusal(command, Refused(Refusal.ALREADY_ENDED, "over"), NOON)
     assert (append.stream, append.version) == (command.id, 1)
+
+
+def edit(invocation: JobInvocation, concurrency: int | None) -> EditJobInvocation:
+    return EditJobInvocation(
+        id=uuid4(),
+        time=NOON,
+        actor="user:ada",
+        job_invocation_id=invocation.job_invocation_id,
+        concurrency=concurrency,
+    )
+
+
+def test_s56_an_edit_changes_the_limit_of_what_goes_on_and_of_nothing_else() -> None:
+    invocation = running()
+    for concurrency in (5, None):
+        outcome = rules.decide_edit(edit(invocation, concurrency), invocation, NOON)
+        assert isinstance(outcome, Decided)
+        (event,) = outcome.events
+        assert isinstance(event, JobInvocationEdited) and event.concurrency == concurrency
+        assert state_after(outcome, invocation).properties.concurrency == concurrency
+    command = edit(invocation, 5)
+    for one, reason in (
+        (None, Refusal.NO_SUCH_JOB_INVOCATION),
+        (invocation.model_copy(update={"state": InvocationState.ENDED}), Refusal.ALREADY_ENDED),
+    ):
+        refused = rules.decide_edit(command, one, NOON)
+        assert isinstance(refused, Refused) and refused.reason is reason
+        append = rules.edit_refusal(command, refused, NOON)
+        assert (append.stream, append.version) == (command.id, 1)
+
+
+def test_s56_a_proxy_is_given_a_size_and_one_nobody_knows_is_refused() -> None:
+    command = ChangeProxy(id=uuid4(), time=NOON, actor="user:ada", proxy="dmz", concurrency=20)
+    outcome = proxies.decide_change(command, 3, ("dmz", "lan"), NOON)
+    assert isinstance(outcome, Decided)
+    (append,) = outcome.appends
+    assert append.version == 4 and append.event == ProxyChanged(
+        id=append.event.id, time=NOON, causation_id=command.id, actor="user:ada", proxy="dmz", concurrency=20
+    )
+    refused = proxies.decide_change(command, 0, ("dmzz", "lan"), NOON)
+    assert isinstance(refused, Refused) and refused.reason is Refusal.NO_SUCH_PROXY and "dmzz" in refused.detail
 
 
 def test_the_end_is_recorded_once() -> None:

@@ -3,6 +3,7 @@
 import json
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
@@ -44,8 +45,14 @@ def test_golden_log_of_version_1_has_every_type_and_reads_to_the_same_values() -
         message = find_type(topic, parts[0])
         assert message is not None
         item = message.model.model_validate_json(json.dumps(upcast(parts[0], parts[1], message.version, row["item"])))
-        again = json.loads(item.model_dump_json())
-        assert {key: again[key] for key in row["item"]} == row["item"]
+        assert as_then(json.loads(item.model_dump_json()), row["item"]) == row["item"]
+
+
+def as_then(now: Any, then: Any) -> Any:
+    """Without the fields that were added since, at any depth."""
+    if isinstance(now, dict) and isinstance(then, dict):
+        return {key: as_then(now[key], then[key]) for key in then}
+    return now
 
 
 def test_a_field_that_is_not_known_is_ignored_by_readers() -> None:

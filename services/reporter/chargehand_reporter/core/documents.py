@@ -23,7 +23,7 @@ from chargehand_schemas.reasons import Stream
 from .catalog import Host, Observation
 from .invocation import JobInvocation
 from .job_task import AttemptDecision, AttemptReport, JobTask, StreamView, outcome_of, views
-from .proxies import Agent, status_of
+from .proxies import Agent, ProxySize, status_of
 from .read_model import CommandOutcome
 
 
@@ -39,6 +39,8 @@ def job_invocation_document(it: JobInvocation) -> JobInvocationDocument:
             "job_invocation_id": it.job_invocation_id,
             "status": it.status,
             "actor": it.actor,
+            "properties": it.properties,
+            "halt": it.halt,
             "total": max(it.total, sum(it.counts.values())),
             "counts": dict(it.counts),
             "reasons": dict(it.reasons),
@@ -137,7 +139,11 @@ _LONG_AGO = datetime.fromisoformat("1970-01-01T00:00:00+00:00")
 
 
 def proxy_documents(
-    proxies: Iterable[str], agents: Sequence[Agent], moment: datetime, silent_after: timedelta
+    proxies: Iterable[str],
+    agents: Sequence[Agent],
+    sizes: Mapping[str, ProxySize],
+    moment: datetime,
+    silent_after: timedelta,
 ) -> list[ProxyDocument]:
     """Every proxy that was enrolled, with its agents as last heard."""
     found = []
@@ -153,6 +159,7 @@ def proxy_documents(
                 following=sum(agent.following for agent in ours if not agent.has_stopped),
                 clock_offset_s=None if latest is None else latest.clock_offset_s,
                 status=status_of(ours, moment, silent_after),
+                concurrency=sizes[proxy].concurrency if proxy in sizes else None,
             )
         )
     return found

@@ -12,7 +12,7 @@ from datetime import datetime
 from typing import TypeVar
 from uuid import UUID
 
-from chargehand_schemas.dispatch import JobInvocationDue, JobInvocationEnded
+from chargehand_schemas.dispatch import ConcurrencyChanged, Halt, JobInvocationDue, JobInvocationEnded
 from chargehand_schemas.planning import (
     JobInvocationAccepted,
     JobInvocationCancelRequested,
@@ -20,6 +20,7 @@ from chargehand_schemas.planning import (
     JobInvocationScheduled,
     JobTasksPlanned,
 )
+from chargehand_schemas.properties import ExecutionProperties
 from chargehand_schemas.reasons import JobInvocationStatus, JobTaskStatus, Reason
 
 from .job_task import JobTask
@@ -29,7 +30,8 @@ K = TypeVar("K", bound=Hashable)
 
 @dataclass(frozen=True, slots=True)
 class JobInvocation:
-    """One invocation. `counts` are those of the job tasks known so far; `said_counts` what the dispatcher said at its end."""
+    """One invocation. `counts` are those of the job tasks known so far; `said_counts` what the dispatcher said at its end;
+    `edit` the concurrency that was put in force last, and when."""
 
     job_invocation_id: UUID
     created_at: datetime
@@ -50,6 +52,16 @@ class JobInvocation:
     reasons: Mapping[Reason, int] = field(default_factory=dict)
     told: tuple[str, ...] = ()
     position: int = 0
+    halt: Halt | None = None
+    edit: tuple[datetime, int | None] | None = None
+
+    @property
+    def properties(self) -> ExecutionProperties | None:
+        """Those in force; None while it is not known what it is."""
+        if self.definition is None:
+            return None
+        known = self.definition.properties
+        return known if self.edit is None else known.model_copy(update={"concurrency": self.edit[1]})
 
     @property
     def status(self) -> JobInvocationStatus:
@@ -110,6 +122,13 @@ def request_cancel(invocation: JobInvocation, event: JobInvocationCancelRequeste
     return invocation if event.job_task_ids else replace(invocation, is_cancel_requested=True)
 
 
+def change_concurrency(invocation: JobInvocation, event: ConcurrencyChanged) -> JobInvocation:
+    """Another limit is in force; the last such word counts."""
+    if invocation.edit is not None and invocation.edit[0] >= event.time:
+        return invocation
+    return replace(invocation, edit=(event.time, event.concurrency))
+
+
 def end(invocation: JobInvocation, event: JobInvocationEnded) -> JobInvocation:
     """The dispatcher ended it; the first such word counts."""
     if invocation.ended_at is not None and invocation.ended_at <= event.time:
@@ -121,6 +140,7 @@ def end(invocation: JobInvocation, event: JobInvocationEnded) -> JobInvocation:
         total=max(invocation.total, event.total),
         said_counts=event.counts,
         said_reasons=event.reasons,
+        halt=event.halt,
     )
 
 

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
+from chargehand_schemas.catalog import ProxyChanged
 from chargehand_schemas.proxies import AgentEvent, AgentHeartbeat, AgentStarted, AgentStopped
 
 
@@ -37,6 +38,22 @@ def hear(known: Agent | None, event: AgentEvent, proxy: str, heard_at: datetime)
             return replace(agent, has_stopped=True)
         case _:
             return agent
+
+
+@dataclass(frozen=True, slots=True)
+class ProxySize:
+    """How many attempts a proxy takes at once, as people assigned it last. None: the dispatcher's default."""
+
+    proxy: str
+    concurrency: int | None
+    changed_at: datetime
+
+
+def resize(known: ProxySize | None, event: ProxyChanged) -> ProxySize:
+    """The last word counts."""
+    if known is not None and known.changed_at >= event.time:
+        return known
+    return ProxySize(event.proxy, event.concurrency, event.time)
 
 
 def last_heard(agents: Iterable[Agent]) -> dict[str, datetime]:

@@ -25,7 +25,7 @@ from .groups import Group, group_id, group_of
 from .invocation import JobInvocation
 from .job_task import AttemptDecision, AttemptReport, JobTask
 from .output import Chunk, FoldedOutput, Omission, Piece, StreamState, fold_output, may_close_hole
-from .proxies import Agent, hear
+from .proxies import Agent, ProxySize, hear, resize
 from .rows import Rows
 
 AttemptKey = tuple[UUID, int]
@@ -101,6 +101,7 @@ class Wanted:
     tokens: set[UUID] = field(default_factory=set)
     users: set[str] = field(default_factory=set)
     keys: set[str] = field(default_factory=set)
+    proxy_sizes: set[str] = field(default_factory=set)
 
 
 def wanted_by(messages: Iterable[Said]) -> Wanted:
@@ -144,6 +145,8 @@ def _want_entity(wanted: Wanted, said: Said, item: Item) -> None:
             wanted.users.add(item.login)
         case catalog.KeyEnrolled() | catalog.KeyRevoked():
             wanted.keys.add(item.kid)
+        case catalog.ProxyChanged():
+            wanted.proxy_sizes.add(item.proxy)
         case _:
             job_invocation_id = getattr(item, "job_invocation_id", None)
             if job_invocation_id is not None:
@@ -165,6 +168,7 @@ class ReadModel:
     tokens: Rows[UUID, assigned.Token] = field(default_factory=Rows)
     users: Rows[str, User] = field(default_factory=Rows)
     keys: Rows[str, AgentKey] = field(default_factory=Rows)
+    proxy_sizes: Rows[str, ProxySize] = field(default_factory=Rows)
     outcomes: dict[UUID, CommandOutcome] = field(default_factory=dict)
     arrivals: dict[StreamKey, list[Piece]] = field(default_factory=lambda: defaultdict(list))
     folded: dict[StreamKey, FoldedOutput] = field(default_factory=dict)
@@ -254,7 +258,14 @@ class ReadModel:
         self._put_invocation(invocations.request_cancel(self._invocation(event.job_invocation_id, event.time), event))
         self._decided(event.command_id, ACCEPTED, job_invocation_id=event.job_invocation_id)
 
-    def _take_cancel_refused(self, said: Said, event: planning.CancelRefused) -> None:
+    def _take_edit(self, said: Said, event: planning.JobInvocationEdited) -> None:
+        self._decided(event.command_id, ACCEPTED, job_invocation_id=event.job_invocation_id)
+
+    def _take_concurrency(self, said: Said, event: dispatch.ConcurrencyChanged) -> None:
+        known = self._invocation(event.job_invocation_id, event.time)
+        self._put_invocation(invocations.change_concurrency(known, event))
+
+    def _take_refusal(self, said: Said, event: planning.CancelRefused | planning.EditRefused) -> None:
         self._decided(
             event.command_id, REFUSED, event.reason.value, event.detail, job_invocation_id=event.job_invocation_id
         )
@@ -304,6 +315,9 @@ class ReadModel:
             self.keys.put(event.kid, replace(key, is_revoked=True))
         elif event.role is Role.AGENT:
             self.keys.put(event.kid, replace(key, proxy=event.subject, agent_id=event.agent_id))
+
+    def _take_size(self, said: Said, event: catalog.ProxyChanged) -> None:
+        self.proxy_sizes.put(event.proxy, resize(self.proxy_sizes.get(event.proxy), event))
 
     def _take_outcome(self, said: Said, event: catalog.CommandDecided) -> None:
         word = REFUSED if event.decision == "refused" else ACCEPTED
@@ -435,12 +449,15 @@ _TAKERS: dict[type[Item], Callable[[ReadModel, Said, Any], None]] = {
     planning.JobInvocationScheduled: ReadModel._take_scheduled,
     planning.JobTasksPlanned: ReadModel._take_plan,
     planning.JobInvocationCancelRequested: ReadModel._take_cancel,
-    planning.CancelRefused: ReadModel._take_cancel_refused,
+    planning.CancelRefused: ReadModel._take_refusal,
+    planning.JobInvocationEdited: ReadModel._take_edit,
+    planning.EditRefused: ReadModel._take_refusal,
     planning.AttemptBound: ReadModel._take_binding,
     planning.AttemptRefused: ReadModel._take_binding,
     planning.AttemptRebound: ReadModel._take_binding,
     planning.AttemptVoided: ReadModel._take_binding,
     dispatch.JobInvocationDue: ReadModel._take_begun,
+    dispatch.ConcurrencyChanged: ReadModel._take_concurrency,
     dispatch.AttemptDue: ReadModel._take_due,
     dispatch.JobTaskStatusChanged: ReadModel._take_status,
     dispatch.JobTaskEnded: ReadModel._take_verdict,
@@ -466,5 +483,6 @@ _TAKERS: dict[type[Item], Callable[[ReadModel, Said, Any], None]] = {
     catalog.TokenRevoked: ReadModel._take_token,
     catalog.KeyEnrolled: ReadModel._take_key,
     catalog.KeyRevoked: ReadModel._take_key,
+    catalog.ProxyChanged: ReadModel._take_size,
     catalog.CommandDecided: ReadModel._take_outcome,
 }

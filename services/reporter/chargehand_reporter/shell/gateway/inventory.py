@@ -9,8 +9,9 @@ from chargehand_schemas.api import (
     HostsRemoval,
     HostsRequest,
     Page,
+    ProxyChange,
 )
-from chargehand_schemas.commands import Command, ImportHosts, IssueEnrolmentToken, RemoveHosts
+from chargehand_schemas.commands import ChangeProxy, Command, ImportHosts, IssueEnrolmentToken, RemoveHosts
 from chargehand_schemas.ids import new_id
 from chargehand_schemas.reasons import Role
 from pydantic import ValidationError
@@ -62,7 +63,24 @@ async def list_proxies(call: Call) -> Response:
     """`GET /proxies`."""
     names = await call.read(lambda store: store.proxies())
     agents = await call.read(lambda store: store.agents())
-    return json_response({"items": proxy_documents(names, agents, now(), call.gateway.settings.silent_after)})
+    sizes = await call.read(lambda store: store.proxy_sizes())
+    return json_response({"items": proxy_documents(names, agents, sizes, now(), call.gateway.settings.silent_after)})
+
+
+async def change_proxy(call: Call) -> Response:
+    """`POST /proxies/NAME`."""
+    request = await call.document(ProxyChange)
+    try:
+        command = ChangeProxy(
+            id=new_id(),
+            time=now(),
+            actor=_actor(call),
+            proxy=call.parameters["proxy"],
+            concurrency=request.concurrency,
+        )
+    except ValidationError as error:
+        raise not_found(f"proxy {call.parameters['proxy'][:64]!r}") from error
+    return await _decide(call, command.proxy, command)
 
 
 async def allow_enrolment(call: Call) -> Response:

@@ -2,18 +2,31 @@
 
 from __future__ import annotations
 
+from urllib.parse import parse_qs
 from uuid import UUID
 
 from chargehand_chassis.clock import now
-from chargehand_schemas.api import CancelRequest, JobInvocationDocument, JobInvocationRequest, JobTaskDocument, Page
-from chargehand_schemas.commands import CancelJobInvocation, InvokeJob
+from chargehand_schemas.api import (
+    CancelRequest,
+    EditRequest,
+    JobInvocationDocument,
+    JobInvocationRequest,
+    JobTaskDocument,
+    Page,
+    PlannedJobTaskDocument,
+    RerunRequest,
+)
+from chargehand_schemas.commands import CancelJobInvocation, EditJobInvocation, InvokeJob
 from chargehand_schemas.ids import item_id, new_id
 from chargehand_schemas.reasons import JobInvocationStatus, JobTaskStatus, Reason, Refusal
 from starlette.responses import RedirectResponse, Response
 
+from ...core.again import CannotRerun, command_again, hosts_again
+from ...core.choices import choices_beside, over_in_words
 from ...core.documents import decision_document, job_invocation_document, job_task_document
 from ...core.invocation import JobInvocation
 from ...core.read_model import REFUSED, CommandOutcome
+from ...core.timetable import timetable
 from ..store.read_store import TaskFilter
 from .answers import cursor_checked, document_response, json_response
 from .call import Call
@@ -104,22 +117,87 @@ async def invoke(call: Call) -> Response:
         sealed_inputs={name: commands.sealed(value) for name, value in request.hidden_inputs.items()},
         **request.model_dump(exclude={"job_invocation_id", "hidden_inputs"}),
     )
-    path = f"/job-invocations/{job_invocation_id}"
-    outcome = await commands.post(call, str(job_invocation_id), command)
+    return await _invoked(call, command)
+
+
+async def _invoked(call: Call, command: InvokeJob) -> Response:
+    """201 with the invocation, 202 while nothing is decided, a problem when it is refused."""
+    path = f"/job-invocations/{command.job_invocation_id}"
+    outcome = await call.gateway.commands.post(call, str(command.job_invocation_id), command)
     if outcome is None:
         return _pending(command.id, path)
     if outcome.decision == REFUSED:
         raise refused(outcome)
-    invocation = await call.read(lambda store: store.job_invocation(job_invocation_id))
+    invocation = await call.read(lambda store: store.job_invocation(command.job_invocation_id))
     if invocation is None:
-        raise not_found(f"job invocation {job_invocation_id}")
+        raise not_found(f"job invocation {command.job_invocation_id}")
     return document_response(job_invocation_document(invocation), 201, {"Location": path})
+
+
+async def rerun(call: Call) -> Response:
+    """`POST /job-invocations/ID/rerun`."""
+    invocation = await _found(call)
+    request = await call.document(RerunRequest)
+    job_invocation_id = request.job_invocation_id or new_id()
+    if not invocation.status.is_end:
+        raise HttpProblem(409, "still_running", "this job has not ended; do it again when it has, or cancel it first")
+    tasks = await call.read(lambda store: store.ordered_job_tasks(invocation.job_invocation_id))
+    try:
+        command = command_again(
+            invocation,
+            hosts_again(invocation, tasks, request.which),
+            {name: call.gateway.commands.sealed(value) for name, value in request.hidden_inputs.items()},
+            command_id=item_id("invoke", call.who.login, job_invocation_id),
+            job_invocation_id=job_invocation_id,
+            actor=f"user:{call.who.login}",
+            now=now(),
+            expect_hosts=request.expect_hosts,
+        )
+    except CannotRerun as why:
+        raise HttpProblem(422, why.code, why.detail) from why
+    return await _invoked(call, command)
+
+
+async def show_plan(call: Call) -> Response:
+    """`GET /job-invocations/ID/plan`."""
+    invocation = await _found(call)
+    begins, limit = call.number("after", 0) or 0, call.limit()
+    tasks = await call.read(lambda store: store.ordered_job_tasks(invocation.job_invocation_id))
+    rows = timetable(invocation, tasks)
+    following = str(begins + limit) if begins + limit < len(rows) else None
+    page_of = tuple(rows[begins : begins + limit])
+    return document_response(Page[PlannedJobTaskDocument](items=page_of, total=len(rows), next=following))
+
+
+async def edit(call: Call) -> Response:
+    """`POST /job-invocations/ID/edit`."""
+    job_invocation_id = await call.job_invocation_id()
+    request = await call.document(EditRequest)
+    command = EditJobInvocation(
+        id=new_id(),
+        time=now(),
+        actor=f"user:{call.who.login}",
+        job_invocation_id=job_invocation_id,
+        concurrency=request.concurrency,
+    )
+    path = f"/job-invocations/{job_invocation_id}"
+    outcome = await call.gateway.commands.post(call, str(job_invocation_id), command)
+    if outcome is None:
+        return _pending(command.id, path)
+    if outcome.decision == REFUSED:
+        raise refused(outcome)
+    return document_response(decision_document(outcome, path))
 
 
 async def cancel(call: Call) -> Response:
     """`POST /job-invocations/ID/cancel`."""
-    job_invocation_id = await call.job_invocation_id()
-    request = CancelRequest() if call.is_form else await call.document(CancelRequest)
+    invocation = await _found(call)
+    job_invocation_id = invocation.job_invocation_id
+    request = await _form(call) if call.is_form else await call.document(CancelRequest)
+    tasks = await call.read(lambda store: store.job_tasks_of_hosts(job_invocation_id, request.host_ids))
+    over = over_in_words(tasks)
+    if request.host_ids and all(task.verdict_rank for task in tasks) and len(tasks) == len(set(request.host_ids)):
+        raise HttpProblem(409, Refusal.ALREADY_ENDED.value, f"{over}; nothing was cancelled")
     command = CancelJobInvocation(
         id=new_id(),
         time=now(),
@@ -135,9 +213,25 @@ async def cancel(call: Call) -> Response:
         return RedirectResponse(path, 303)
     if outcome is None:
         return _pending(command.id, path)
-    invocation = await call.read(lambda store: store.job_invocation(job_invocation_id))
-    counts = {} if invocation is None else {status.value: count for status, count in invocation.counts.items()}
-    return document_response(decision_document(outcome, path).model_copy(update={"counts": counts}))
+    known = await call.read(lambda store: store.job_invocation(job_invocation_id)) or invocation
+    return document_response(
+        decision_document(outcome, path).model_copy(
+            update={
+                "detail": over,
+                "counts": {status.value: count for status, count in known.counts.items()},
+                "choices": choices_beside(known, request.host_ids) if request.host_ids else (),
+            }
+        )
+    )
+
+
+async def _form(call: Call) -> CancelRequest:
+    """The form of a page: the whole job, or one host of it."""
+    fields = parse_qs((await call.body()).decode("ascii", "replace"))
+    try:
+        return CancelRequest(host_ids=tuple(UUID(text) for text in fields.get("host_id", ())))
+    except ValueError as error:
+        raise HttpProblem(422, "malformed", "host_id is no id") from error
 
 
 def refused(outcome: CommandOutcome) -> HttpProblem:

@@ -30,6 +30,7 @@ _PATH_TEXTS = {
     "job_invocation_id": "Its id, a unique prefix of at least 4 digits, or `@last`.",
     "job_task_id": "Its id, or a unique prefix of at least 4 digits.",
     "host_id": "Its id, a unique prefix of it, or its name.",
+    "proxy": "Its name.",
     "name": "Name of the file.",
 }
 

@@ -17,9 +17,11 @@ class Right(StrEnum):
     VIEW_JOB_INVOCATIONS = "view_job_invocations"
     CREATE_JOB_INVOCATIONS = "create_job_invocations"
     CANCEL_JOB_INVOCATIONS = "cancel_job_invocations"
+    EDIT_JOB_INVOCATIONS = "edit_job_invocations"
     VIEW_HOSTS = "view_hosts"
     EDIT_HOSTS = "edit_hosts"
     VIEW_PROXIES = "view_proxies"
+    EDIT_PROXIES = "edit_proxies"
     ENROL_PROXIES = "enrol_proxies"
 
 

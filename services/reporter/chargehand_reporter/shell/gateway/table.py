@@ -5,6 +5,7 @@ from __future__ import annotations
 from chargehand_schemas.api import (
     CancelRequest,
     Decision,
+    EditRequest,
     EnrolmentRequest,
     HostDocument,
     HostsRemoval,
@@ -15,7 +16,10 @@ from chargehand_schemas.api import (
     LoginLink,
     OutputGroup,
     Page,
+    PlannedJobTaskDocument,
+    ProxyChange,
     ProxyDocument,
+    RerunRequest,
     StatusDocument,
 )
 from chargehand_schemas.base import Model
@@ -95,6 +99,21 @@ ROUTES: tuple[Route, ...] = (
         problems=(400, 404, 409, 415, 422, 503),
     ),
     Route(
+        "POST", f"{_ONE}/edit", Right.EDIT_JOB_INVOCATIONS, job_invocations.edit,
+        "Change its concurrency while it runs; a lower one binds what starts from then on.", body=EditRequest,
+        gives=Decision, problems=(400, 404, 409, 415, 422, 503),
+    ),
+    Route(
+        "POST", f"{_ONE}/rerun", Right.CREATE_JOB_INVOCATIONS, job_invocations.rerun,
+        "Do it again: on all its hosts, where it failed, or from where it was halted.", body=RerunRequest,
+        gives=JobInvocationDocument, status=201, problems=(400, 404, 409, 413, 415, 422, 503),
+    ),
+    Route(
+        "GET", f"{_ONE}/plan", Right.VIEW_JOB_INVOCATIONS, job_invocations.show_plan,
+        "When each of its job tasks is due, by batch and splay.", gives=Page[PlannedJobTaskDocument],
+        problems=(400, 404, 503), query=_PAGED,
+    ),
+    Route(
         "GET", _TASK, Right.VIEW_JOB_INVOCATIONS, job_tasks.show_job_task,
         "One job task with its attempts.", gives=JobTaskDocument, problems=(400, 404, 503), is_page=True,
     ),
@@ -137,6 +156,11 @@ ROUTES: tuple[Route, ...] = (
     Route(
         "GET", "/proxies", Right.VIEW_PROXIES, inventory.list_proxies, "Proxies, and when they were last heard.",
         gives=Proxies, problems=(503,),
+    ),
+    Route(
+        "POST", "/proxies/{proxy}", Right.EDIT_PROXIES, inventory.change_proxy,
+        "How many attempts it takes at once, over all jobs.", body=ProxyChange, gives=Decision,
+        problems=(404, 413, 415, 422, 503),
     ),
     Route(
         "POST", "/enrolment-tokens", Right.ENROL_PROXIES, inventory.allow_enrolment,

@@ -38,6 +38,7 @@ _ENTITIES: tuple[tuple[str, str, str, int, Callable[[Any], tuple[Any, ...]]], ..
     ("observations", "observations", mapping.OBSERVATION, 2, mapping.observation_row),
     ("agents", "agents", mapping.AGENT, 1, mapping.agent_row),
     ("keys", "agent_keys", mapping.AGENT_KEY, 1, mapping.agent_key_row),
+    ("proxy_sizes", "proxy_sizes", mapping.PROXY_SIZE, 1, mapping.proxy_size_row),
     ("users", "users", mapping.USER, 1, mapping.user_row),
     ("tokens", "tokens", mapping.TOKEN, 1, mapping.token_row),
 )
@@ -126,6 +127,7 @@ class FoldStore:
             observations=self._load_observations(wanted.observations),
             agents=self._by_text("agents", mapping.AGENT, wanted.agents, mapping.agent_of),
             keys=self._by_text("agent_keys", mapping.AGENT_KEY, wanted.keys, mapping.agent_key_of),
+            proxy_sizes=self._by_text("proxy_sizes", mapping.PROXY_SIZE, wanted.proxy_sizes, mapping.proxy_size_of),
             users=self._by_text("users", mapping.USER, wanted.users, mapping.user_of),
             tokens=self._by_id("tokens", mapping.TOKEN, wanted.tokens, mapping.token_of),
         )

@@ -14,6 +14,7 @@ from typing import Any
 from uuid import UUID
 
 from chargehand_schemas.commands import HostRecord
+from chargehand_schemas.dispatch import Halt
 from chargehand_schemas.planning import JobInvocationAccepted
 from chargehand_schemas.reasons import JobInvocationStatus, JobTaskStatus, Reason, Stream
 from pydantic import TypeAdapter
@@ -23,7 +24,7 @@ from ...core.catalog import Host, Observation, Token
 from ...core.groups import Group
 from ...core.invocation import JobInvocation
 from ...core.job_task import AttemptDecision, AttemptReport, JobTask, StreamView
-from ...core.proxies import Agent
+from ...core.proxies import Agent, ProxySize
 from ...core.read_model import AgentKey, CommandOutcome, User
 from .database import Row
 
@@ -35,7 +36,7 @@ _REPORT = TypeAdapter(AttemptReport)
 
 JOB_INVOCATION = (
     "job_invocation_id, created_at, status, definition, refusal, refused_by, detail, refused_at, start_at, due_at, total, "
-    "is_cancel_requested, ended, ended_at, said_counts, said_reasons, counts, reasons, told, position"
+    "is_cancel_requested, ended, ended_at, said_counts, said_reasons, counts, reasons, told, position, halt, edit"
 )
 JOB_TASK = (
     "job_task_id, job_invocation_id, host_id, host_name, is_planned, ordinal, proxy, proxy_from, dispatch_rank, "
@@ -46,6 +47,7 @@ OUTPUT_GROUP = "job_invocation_id, group_id, ordinal, status, reason, exit_statu
 HOST = "host_id, version, name, record, is_removed"
 OBSERVATION = "host_id, proxy, reachable, why, detail, observed_at, last_check_in"
 AGENT = "agent_id, proxy, heard_at, providers, version, following, clock_offset_s, has_stopped"
+PROXY_SIZE = "proxy, concurrency, changed_at"
 AGENT_KEY = "kid, proxy, agent_id, is_revoked"
 USER = "login, role, is_disabled"
 TOKEN = "token_id, token_sha256, login, expires_at, is_revoked"  # noqa: S105 (columns)
@@ -105,6 +107,8 @@ def job_invocation_row(it: JobInvocation, position: int) -> tuple[Any, ...]:
         _dump(it.reasons),
         _dump(it.told),
         position,
+        None if it.halt is None else it.halt.model_dump_json(),
+        None if it.edit is None else _dump([micros(it.edit[0]), it.edit[1]]),
     )
 
 
@@ -129,7 +133,13 @@ def job_invocation_of(row: Row) -> JobInvocation:
         reasons={Reason(word): count for word, count in _load(row[17]).items()},
         told=tuple(_load(row[18])),
         position=row[19],
+        halt=None if row[20] is None else Halt.model_validate_json(row[20]),
+        edit=None if row[21] is None else _edit(*_load(row[21])),
     )
+
+
+def _edit(at: int, concurrency: int | None) -> tuple[datetime, int | None]:
+    return _instant(at), concurrency
 
 
 def job_task_row(it: JobTask, group: bytes, position: int) -> tuple[Any, ...]:
@@ -255,6 +265,14 @@ def agent_row(it: Agent) -> tuple[Any, ...]:
 
 def agent_of(row: Row) -> Agent:
     return Agent(row[0], row[1], _instant(row[2]), tuple(_load(row[3])), row[4], row[5], row[6], bool(row[7]))
+
+
+def proxy_size_row(it: ProxySize) -> tuple[Any, ...]:
+    return it.proxy, it.concurrency, micros(it.changed_at)
+
+
+def proxy_size_of(row: Row) -> ProxySize:
+    return ProxySize(row[0], row[1], _instant(row[2]))
 
 
 def agent_key_row(it: AgentKey) -> tuple[Any, ...]:

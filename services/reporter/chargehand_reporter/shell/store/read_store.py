@@ -6,12 +6,13 @@ Owns the queries of readers. Who may ask is decided before, how it is shown afte
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 from uuid import UUID
 
 from chargehand_schemas.api import OutputGroup
+from chargehand_schemas.ids import job_task_id
 from chargehand_schemas.reasons import INVOCATION_ENDS, JobInvocationStatus, JobTaskStatus, Reason
 from pydantic_core import from_json
 
@@ -20,7 +21,7 @@ from ...core.cursors import read_cursor, write_cursor
 from ...core.documents import output_group
 from ...core.invocation import JobInvocation
 from ...core.job_task import AttemptDecision, AttemptReport, JobTask
-from ...core.proxies import Agent
+from ...core.proxies import Agent, ProxySize
 from ...core.read_model import CommandOutcome, User
 from . import mapping
 from .database import Database, Row
@@ -134,6 +135,20 @@ class ReadStore:
                 return invocation.reasons.get(wanted.reason, 0)
         return self._count("job_tasks", where, values)
 
+    def ordered_job_tasks(self, job_invocation_id: UUID) -> list[JobTask]:
+        """All job tasks of an invocation in the order of its plan."""
+        rows = self._select(
+            mapping.JOB_TASK,
+            "job_tasks where job_invocation_id = ? order by ordinal, job_task_id",
+            job_invocation_id.bytes,
+        )
+        return list(map(mapping.job_task_of, rows))
+
+    def job_tasks_of_hosts(self, job_invocation_id: UUID, host_ids: Iterable[UUID]) -> list[JobTask]:
+        """Those of some hosts, as far as they are planned."""
+        ids = [job_task_id(job_invocation_id, host_id) for host_id in host_ids]
+        return [task for one in ids if (task := self.job_task(one)) is not None]
+
     def job_tasks_after(self, job_invocation_id: UUID, position: int, limit: int) -> list[JobTask]:
         """Job tasks that changed after a position, in the order of their last changes."""
         rows = self._select(
@@ -239,6 +254,12 @@ class ReadStore:
         """Proxies with a living agent key."""
         return {
             row[0] for row in self._select("distinct proxy", "agent_keys where is_revoked = ? and proxy <> ?", 0, "")
+        }
+
+    def proxy_sizes(self) -> dict[str, ProxySize]:
+        """What people assigned to proxies, by name."""
+        return {
+            size.proxy: size for size in map(mapping.proxy_size_of, self._select(mapping.PROXY_SIZE, "proxy_sizes"))
         }
 
     def token(self, digest: str) -> Token | None:

@@ -133,6 +133,11 @@ create table news (id {bytes} primary key, topic_key text not null, model text n
     """
 alter table positions add column append_ms bigint not null default 0;
 """,
+    """
+alter table job_invocations add column halt text;
+alter table job_invocations add column edit text;
+create table proxy_sizes (proxy text primary key, concurrency integer, changed_at bigint not null);
+""",
 )
 
 OUTPUT_STEPS = (
