@@ -51,6 +51,16 @@ class JobInvocationScheduled(InvocationItem):
     actor: str = ""
 
 
+class JobInvocationTargeted(InvocationItem):
+    """The hosts of an invocation that starts later, as they were copied, in their order: part `chunk` of `chunks` (from 0), `total` in
+    all. Its plan is made when it is due; this is for whoever wants to see it beforehand."""
+
+    chunk: int
+    chunks: int
+    total: int
+    host_ids: tuple[UUID, ...] = Field(max_length=5000)
+
+
 class PlannedJobTask(Model):
     """One job task of a plan. `proxy` is where its slot is counted; `ordinal` its place in the order, from 0."""
 

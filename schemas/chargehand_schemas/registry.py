@@ -102,6 +102,7 @@ MESSAGE_TYPES: tuple[MessageType, ...] = (
     MessageType(PLANNING_EVENTS, "job-invocation", "accepted", planning.JobInvocationAccepted),
     MessageType(PLANNING_EVENTS, "job-invocation", "refused", planning.JobInvocationRefused),
     MessageType(PLANNING_EVENTS, "job-invocation", "scheduled", planning.JobInvocationScheduled),
+    MessageType(PLANNING_EVENTS, "job-invocation", "targeted", planning.JobInvocationTargeted),
     MessageType(PLANNING_EVENTS, "job-tasks", "planned", planning.JobTasksPlanned),
     MessageType(PLANNING_EVENTS, "job-invocation", "cancel-requested", planning.JobInvocationCancelRequested),
     MessageType(PLANNING_EVENTS, "cancel", "refused", planning.CancelRefused),

@@ -154,8 +154,9 @@ def test_s107_as_many_may_fail_as_are_allowed(checked: Installation) -> None:
 
 
 def test_s55_the_plan_is_shown_beforehand_and_holds(checked: Installation) -> None:
-    """S55: when each host is due is known as soon as the job is planned, and nothing starts before."""
-    job = begun(checked, *on(*NAMES), "--splay", "4s", command=["true"])
+    """S55: when each host is due is known as soon as the job is accepted, and nothing starts before."""
+    job = begun(checked, *on(*NAMES), "--splay", "4s", "--start-at", "+6s", command=["true"])
+    assert document(checked, job)["status"] == "scheduled"
     wait_until(lambda: len(checked.json("job", "show", job, "--plan")) == 6, within=WITHIN)
     plan = {UUID(row["job_task_id"]): row for row in checked.json("job", "show", job, "--plan")}
     checked.run("job", "watch", job)

@@ -121,7 +121,7 @@ def _show_plan(asked: Asked, ref: str, status: str | None, host: str | None) -> 
             for row in asked.client.plan(str(job.job_invocation_id))
             if (status is None or row.status.value == status) and (host is None or row.host == host)
         )
-        empty = "not planned yet: the hosts are chosen when it starts" if not job.total else "no such host"
+        empty = "no such host" if job.total else f"not planned yet; it is {job.status.value}"
         print_documents(asked, rows, ("due", "batch", "host", "proxy", "status"), _plan_row, empty=empty)
     return 0
 

@@ -24,6 +24,7 @@ from chargehand_schemas.planning import (
     JobInvocationEdited,
     JobInvocationRefused,
     JobInvocationScheduled,
+    JobInvocationTargeted,
     JobTasksPlanned,
 )
 from chargehand_schemas.properties import ExecutionProperties
@@ -46,6 +47,9 @@ PAST_ALLOWED = timedelta(minutes=1)
 
 FUTURE_ALLOWED = timedelta(days=366)
 HOST_ID_BYTES = 16
+HOSTS_AT_ONCE = 5000
+SHOWN_BEFOREHAND = timedelta(seconds=5)
+"""What starts later than that has its hosts told beforehand; else its plan is there as soon."""
 
 
 class InvocationState(StrEnum):
@@ -197,7 +201,25 @@ def _events(
         properties=accepted.properties,
         actor=command.actor,
     )
-    return [accepted, copied, scheduled]
+    shown = _targeted(command, hosts, now) if scheduled.start_at > now + SHOWN_BEFOREHAND else []
+    return [accepted, copied, scheduled, *shown]
+
+
+def _targeted(command: InvokeJob, hosts: Sequence[UUID], now: datetime) -> list[JobInvocationTargeted]:
+    parts = [hosts[start : start + HOSTS_AT_ONCE] for start in range(0, len(hosts), HOSTS_AT_ONCE)]
+    return [
+        JobInvocationTargeted(
+            id=item_id("targeted", command.id, number),
+            time=now,
+            causation_id=command.id,
+            job_invocation_id=command.job_invocation_id,
+            chunk=number,
+            chunks=len(parts),
+            total=len(hosts),
+            host_ids=tuple(part),
+        )
+        for number, part in enumerate(parts)
+    ]
 
 
 def _accepted(

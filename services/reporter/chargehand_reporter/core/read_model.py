@@ -169,6 +169,7 @@ class ReadModel:
     users: Rows[str, User] = field(default_factory=Rows)
     keys: Rows[str, AgentKey] = field(default_factory=Rows)
     proxy_sizes: Rows[str, ProxySize] = field(default_factory=Rows)
+    targets: dict[tuple[UUID, int], tuple[UUID, ...]] = field(default_factory=dict)
     outcomes: dict[UUID, CommandOutcome] = field(default_factory=dict)
     arrivals: dict[StreamKey, list[Piece]] = field(default_factory=lambda: defaultdict(list))
     folded: dict[StreamKey, FoldedOutput] = field(default_factory=dict)
@@ -272,6 +273,9 @@ class ReadModel:
 
     def _take_scheduled(self, said: Said, event: planning.JobInvocationScheduled) -> None:
         self._put_invocation(invocations.schedule(self._invocation(event.job_invocation_id, event.time), event))
+
+    def _take_targets(self, said: Said, event: planning.JobInvocationTargeted) -> None:
+        self.targets[event.job_invocation_id, event.chunk] = event.host_ids
 
     def _take_begun(self, said: Said, event: dispatch.JobInvocationDue) -> None:
         self._put_invocation(invocations.begin(self._invocation(event.job_invocation_id, event.time), event))
@@ -447,6 +451,7 @@ _TAKERS: dict[type[Item], Callable[[ReadModel, Said, Any], None]] = {
     planning.JobInvocationAccepted: ReadModel._take_accepted,
     planning.JobInvocationRefused: ReadModel._take_refused,
     planning.JobInvocationScheduled: ReadModel._take_scheduled,
+    planning.JobInvocationTargeted: ReadModel._take_targets,
     planning.JobTasksPlanned: ReadModel._take_plan,
     planning.JobInvocationCancelRequested: ReadModel._take_cancel,
     planning.CancelRefused: ReadModel._take_refusal,

@@ -26,7 +26,7 @@ from ...core.choices import choices_beside, over_in_words
 from ...core.documents import decision_document, job_invocation_document, job_task_document
 from ...core.invocation import JobInvocation
 from ...core.read_model import REFUSED, CommandOutcome
-from ...core.timetable import timetable
+from ...core.timetable import foreseen, timetable
 from ..store.read_store import TaskFilter
 from .answers import cursor_checked, document_response, json_response
 from .call import Call
@@ -163,6 +163,9 @@ async def show_plan(call: Call) -> Response:
     invocation = await _found(call)
     begins, limit = call.number("after", 0) or 0, call.limit()
     tasks = await call.read(lambda store: store.ordered_job_tasks(invocation.job_invocation_id))
+    if not tasks:
+        hosts = await call.read(lambda store: store.targets(invocation.job_invocation_id))
+        tasks = foreseen(invocation, hosts, call.gateway.settings.default_proxy)
     rows = timetable(invocation, tasks)
     following = str(begins + limit) if begins + limit < len(rows) else None
     page_of = tuple(rows[begins : begins + limit])

@@ -257,6 +257,14 @@ class FoldStore:
             )
 
     def _save_entities(self, model: ReadModel) -> None:
+        if model.targets:
+            self.database.execute_many(
+                "insert into targets values (?, ?, ?) on conflict (job_invocation_id, chunk) do nothing",
+                [
+                    (one.bytes, chunk, b"".join(host_id.bytes for host_id in host_ids))
+                    for (one, chunk), host_ids in sorted(model.targets.items())
+                ],
+            )
         for field, table, columns, keys, to_row in _ENTITIES:
             changed = getattr(model, field).changed()
             if changed:

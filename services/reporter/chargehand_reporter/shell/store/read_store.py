@@ -24,7 +24,7 @@ from ...core.job_task import AttemptDecision, AttemptReport, JobTask
 from ...core.proxies import Agent, ProxySize
 from ...core.read_model import CommandOutcome, User
 from . import mapping
-from .database import Database, Row
+from .database import Database, Row, in_slices
 
 T = TypeVar("T")
 Attempt = tuple[int, AttemptDecision, AttemptReport | None]
@@ -143,6 +143,17 @@ class ReadStore:
             job_invocation_id.bytes,
         )
         return list(map(mapping.job_task_of, rows))
+
+    def targets(self, job_invocation_id: UUID) -> list[Host]:
+        """The hosts of an invocation that is not planned yet, in their order, as they are now."""
+        rows = self._select("host_ids", "targets where job_invocation_id = ? order by chunk", job_invocation_id.bytes)
+        packed = b"".join(bytes(row[0]) for row in rows)
+        ids = [packed[start : start + 16] for start in range(0, len(packed), 16)]
+        found: dict[bytes, Host] = {}
+        for text, values in in_slices((one,) for one in ids):
+            for row in self._select(mapping.HOST, f"hosts where host_id in ({text})", *values):
+                found[bytes(row[0])] = mapping.host_of(row)
+        return [found[one] for one in ids if one in found]
 
     def job_tasks_of_hosts(self, job_invocation_id: UUID, host_ids: Iterable[UUID]) -> list[JobTask]:
         """Those of some hosts, as far as they are planned."""

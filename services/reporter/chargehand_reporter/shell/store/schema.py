@@ -137,6 +137,8 @@ alter table positions add column append_ms bigint not null default 0;
 alter table job_invocations add column halt text;
 alter table job_invocations add column edit text;
 create table proxy_sizes (proxy text primary key, concurrency integer, changed_at bigint not null);
+create table targets (job_invocation_id {bytes} not null, chunk integer not null, host_ids {bytes} not null,
+    primary key (job_invocation_id, chunk));
 """,
 )
 
