@@ -1,12 +1,16 @@
 """Limits that change, batches that halt, cancels that ask what else: rows S55, S56, S60 and S107 as their users see them."""
 
+import asyncio
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 from uuid import UUID
 
 import pytest
+from chargehand.client.kafka import KafkaClient
+from chargehand_schemas.commands import TemplateInput
 from chargehand_schemas.dispatch import AttemptDue, ConcurrencyChanged
+from chargehand_schemas.properties import ExecutionProperties
 from support.installation import Installation
 from support.sshd import SshdFleet
 from support.waiting import wait_until
@@ -166,6 +170,54 @@ def test_s55_the_plan_is_shown_beforehand_and_holds(checked: Installation) -> No
     log = checked.recording().invocations[UUID(job)]
     for due in log.dues.values():
         assert due.issued_at.isoformat() >= plan[due.job_task_id]["due_at"].replace("Z", "+00:00")
+
+
+def test_s16_s17_s18_s19_s31_a_templates_properties_hold_unless_the_invocation_says_otherwise(
+    checked: Installation, fleet: SshdFleet, tmp_path: Path
+) -> None:
+    """S16, S17, S18, S19: tries, interval, splay and time limit of the template; S31: each of them overridden for one run."""
+    token = tmp_path / "token"
+    checked.run("proxy", "enrol", "author", "--role", "service_account", "--token-file", str(token))
+    asyncio.run(save_template(checked, token.read_text().strip(), tmp_path / "author.json"))
+    plain = checked.json("invoke", "Flaky", "--host", "web4", "--input", "seconds=0", status=1)
+    log = checked.recording().invocations[UUID(plain["job_invocation_id"])]
+    assert log.scheduled is not None
+    assert log.scheduled.properties == FLAKY
+    (row,) = plain["job_tasks"]
+    assert (row["reason"], row["attempts"]) == ("exit_status", 2)
+    first, second = sorted(log.dues.values(), key=lambda due: due.attempt)
+    assert first.issued_at > log.scheduled.start_at, "it is splayed"
+    assert second.issued_at - first.issued_at >= FLAKY.retry_interval
+    slow = checked.json("invoke", "Flaky", "--host", "web4", "--input", "seconds=1234.19", "--tries", "1", status=1)
+    (row,) = slow["job_tasks"]
+    assert (row["reason"], row["attempts"]) == ("timed_out", 1)
+    overridden = checked.json(
+        "invoke", "Flaky", "--host", "web4", "--input", "seconds=0", "--tries", "3", "--retry-interval", "0s",
+        "--splay", "0s", "--execution-timeout", "30s", status=1,
+    )  # fmt: skip
+    properties = checked.recording().invocations[UUID(overridden["job_invocation_id"])].scheduled
+    assert properties is not None
+    assert (properties.properties.tries, properties.properties.splay) == (3, timedelta(0))
+    assert overridden["job_tasks"][0]["attempts"] == 3
+
+
+FLAKY = ExecutionProperties(
+    tries=2,
+    retry_interval=timedelta(seconds=1),
+    splay=timedelta(seconds=1),
+    execution_timeout_interval=timedelta(seconds=2),
+)
+
+
+async def save_template(installation: Installation, token: str, key_file: Path) -> None:
+    planner = installation.data / "keys" / "planner.pub.json"
+    await KafkaClient.enrol(installation.kafka(), token, key_file=key_file, planner_key_file=planner)
+    async with KafkaClient(installation.kafka(), key_file=key_file, planner_key_file=planner) as client:
+        inputs = (TemplateInput(name="seconds", required=True),)
+        decided = await client.save_template(
+            "Flaky", 'sleep {{ input("seconds") }}; exit 1', inputs=inputs, properties=FLAKY
+        )
+    assert decided.decision == "handled"
 
 
 ABSURD = (

@@ -29,7 +29,15 @@ from chargehand_chassis.settings import KafkaSettings
 from chargehand_schemas.base import Item
 from chargehand_schemas.batches import Outgoing
 from chargehand_schemas.catalog import CommandDecided, KeyEnrolled
-from chargehand_schemas.commands import CancelJobInvocation, EditJobInvocation, EnrolKey, InvokeJob, Targeting
+from chargehand_schemas.commands import (
+    CancelJobInvocation,
+    EditJobInvocation,
+    EnrolKey,
+    InvokeJob,
+    SaveJobTemplate,
+    Targeting,
+    TemplateInput,
+)
 from chargehand_schemas.dispatch import JobInvocationEnded
 from chargehand_schemas.ids import item_id, new_id
 from chargehand_schemas.keyring import Writer
@@ -42,7 +50,7 @@ from chargehand_schemas.planning import (
     JobInvocationRefused,
 )
 from chargehand_schemas.progress import ProgressReport
-from chargehand_schemas.properties import ExecutionOverrides
+from chargehand_schemas.properties import ExecutionOverrides, ExecutionProperties
 from chargehand_schemas.topics import CATALOG_EVENTS, COMMANDS, DISPATCH_EVENTS, NOTIFICATIONS, PLANNING_EVENTS
 
 from .errors import ClientError, NotFound, Pending, Refused, Unreachable
@@ -231,6 +239,34 @@ class KafkaClient:
         edited: JobInvocationEdited = decision
         return edited
 
+    async def save_template(
+        self,
+        name: str,
+        body: str,
+        *,
+        template_id: UUID | None = None,
+        inputs: Iterable[TemplateInput] = (),
+        properties: ExecutionProperties | None = None,
+        provider_type: str = "ssh",
+        description_format: str = "",
+        within: timedelta = _DECIDED_WITHIN,
+    ) -> CommandDecided:
+        """Make a template, or with its `template_id` a new version of it. Refused says what is wrong with it."""
+        command = SaveJobTemplate(
+            id=new_id(),
+            time=now(),
+            actor=self._spoken_for(),
+            template_id=template_id,
+            name=name,
+            body=body,
+            inputs=tuple(inputs),
+            properties=properties or ExecutionProperties(),
+            provider_type=provider_type,
+            description_format=description_format,
+        )
+        decided: CommandDecided = await self._decided(command, str(template_id or command.id), within)
+        return decided
+
     async def wait(self, job_invocation_id: UUID, *, within: timedelta | None = None) -> JobInvocationEnded:
         """The end of a job that was invoked, or ends, after this client started. Pending if it takes longer than `within`."""
         future = self._ends.setdefault(job_invocation_id, asyncio.get_running_loop().create_future())
@@ -295,6 +331,8 @@ class KafkaClient:
             case CommandDecided() if item.decision == "refused":
                 error = Refused(item.reason.value if item.reason else "refused", item.detail)
                 _settle(self._decisions.get(item.command_id), error)
+            case CommandDecided():
+                _settle(self._decisions.get(item.command_id), item)
             case JobInvocationEnded():
                 self._remember_end(item)
             case _:
