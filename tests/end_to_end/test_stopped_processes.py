@@ -1,6 +1,6 @@
-"""A dispatcher and an agent stopped for longer than their sessions, while others take over: when they go on they change nothing.
+"""A dispatcher, an agent, and a planner with its relay, stopped for longer than their sessions while others take over.
 
-Two of each work at once, with rebalances while jobs run. Each host appends to a file of its own what it ran.
+When they go on they change nothing. Two of each work at once, with rebalances while jobs run. Each host appends to a file of its own what it ran.
 """
 
 from __future__ import annotations
@@ -131,8 +131,13 @@ def test_whoever_stood_still_while_another_took_over_changes_nothing(own: Instal
             assert all_succeeded(own, two)
         three = start_job(own, "both")
         assert all_succeeded(own, three)
+        planner_keys = str(keys.parent / "planner.json")
+        with stopped(own.pid_of("planner")):
+            stack.enter_context(second(own, "planner", KEY_FILE=planner_keys))
+            assert all_succeeded(own, start_job(own, "planner"))
+        assert all_succeeded(own, start_job(own, "planners"))
         assert said(log, "partitions_taken") >= 2, "with both there, each has a part"
         assert said(agent_log, "agent_started") == 1
-    words = ("dispatcher", "agent", "both")
+    words = ("dispatcher", "agent", "both", "planner", "planners")
     assert {word: runs_of(fleet, word) for word in words} == dict.fromkeys(words, [1] * len(fleet.hosts))
     assert own.violations() == []

@@ -42,6 +42,7 @@ from chargehand_schemas.planning import (
 from chargehand_schemas.reasons import JobInvocationStatus, Role
 from chargehand_schemas.registry import MESSAGE_TYPES
 from chargehand_schemas.topics import CATALOG_EVENTS, PLANNING_EVENTS, PROXY_COMMANDS
+from support.waiting import wait_until
 
 NOON = datetime(2026, 11, 24, 12, tzinfo=UTC)
 HERE = ("chargehand.dispatch-events.v1", 2)
@@ -444,8 +445,27 @@ def test_one_planner_at_a_time_publishes_and_hears_of_the_others(postgres: Calla
     imported(second, *named("web1"))
     assert first.wait_for_commit(timedelta(seconds=5))
     first.close()
-    assert second.take_relay_lock()
+    wait_until(second.take_relay_lock)
     second.close()
+
+
+def test_a_planner_that_stands_still_publishes_no_more_and_another_does(
+    postgres: Callable[[], str], tmp_path: Path
+) -> None:
+    """A stopped process keeps its connection; its lease of the relay's lock runs out all the same."""
+    url, lease = postgres(), timedelta(milliseconds=300)
+    stopped, other = (open_store(tmp_path, url, lease=lease) for _ in range(2))
+    assert stopped.take_relay_lock()
+    assert not other.take_relay_lock()
+    wait_until(other.take_relay_lock, within=timedelta(seconds=5))
+    with pytest.raises(TransientFailure):
+        stopped.take_relay_lock()
+    assert not stopped.take_relay_lock()
+    for _ in range(20):
+        other.keep_relay_lock()
+        assert not stopped.wait_for_commit(timedelta(milliseconds=50)) or not stopped.take_relay_lock()
+    stopped.close()
+    other.close()
 
 
 def test_database_functions_of_the_library_are_refused(

@@ -24,7 +24,7 @@ from .own_log import OWN_TOPICS
 from .store import Position, Sending
 
 LOOK_EVERY = timedelta(seconds=5)
-STANDBY_EVERY = timedelta(seconds=1)
+STANDBY_EVERY = timedelta(milliseconds=500)
 RETRY_AFTER = timedelta(milliseconds=500)
 PUBLISH_WITHIN = timedelta(seconds=20)
 
@@ -83,11 +83,12 @@ class Relay:
                 await self._pause(LOOK_EVERY)
 
     async def listen(self) -> None:
-        """Be woken by the commits of other planners, where there can be any. Runs until it is cancelled."""
+        """Be woken by the commits of other planners, where there can be any, and keep the lock meanwhile. Runs until it is cancelled."""
         while self._gate.store.is_shared:
             try:
                 if await asyncio.to_thread(self._gate.store.wait_for_commit, STANDBY_EVERY):
                     self._gate.committed.set()
+                await asyncio.to_thread(self._gate.store.keep_relay_lock)
             except TransientFailure as error:
                 self._log.warning("relay_does_not_hear", why=str(error))
                 await asyncio.sleep(RETRY_AFTER.total_seconds())

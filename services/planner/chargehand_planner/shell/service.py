@@ -101,7 +101,9 @@ async def _opened(
 ) -> tuple[StoreGate, list[str]]:
     """The store with the facts every installation begins with, and the topics of all proxies it knows."""
     settings = context.settings
-    store = await asyncio.to_thread(open_store, settings.data, settings.store_url, settings.store_schema)
+    store = await asyncio.to_thread(
+        open_store, settings.data, settings.store_url, settings.store_schema, lease=settings.session_timeout
+    )
     gate = StoreGate(store, context.faults)
     stack.callback(gate.close)
     await gate.ask(record_first_facts, store, settings, own_keys, now())

@@ -9,7 +9,9 @@ import contextlib
 import fcntl
 import json
 import os
+import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from datetime import timedelta
 from functools import cache
 from pathlib import Path
 from typing import Any, Protocol, TypeAlias, TypeVar
@@ -31,6 +33,7 @@ CHANNEL = "stored_events"
 RELAY_LOCK = 0x63686172_67650001
 MIGRATION_LOCK = 0x63686172_67650002
 PATIENCE_S = 10
+LEASE = timedelta(seconds=6)
 _SERVER = "the store in PostgreSQL"
 
 T = TypeVar("T")
@@ -86,6 +89,7 @@ class Engine(Protocol):
         self, events: Sequence[StoredEvent], trackings: Sequence[Tracking], before: Work, after: Work
     ) -> None: ...
     def take_relay_lock(self) -> bool: ...
+    def keep_relay_lock(self) -> None: ...
     def wait_for_commit(self, timeout_s: float) -> bool: ...
     def close(self) -> None: ...
 
@@ -165,6 +169,9 @@ class SQLiteEngine:
     def take_relay_lock(self) -> bool:
         return True  # the file's lock is it
 
+    def keep_relay_lock(self) -> None:
+        """A file's lock is held until the process ends."""
+
     def wait_for_commit(self, timeout_s: float) -> bool:
         return False  # nobody else commits
 
@@ -237,11 +244,14 @@ class _PostgresRecorder(PostgresProcessRecorder):
 
 
 class PostgresEngine:
-    """A database for several planners. Two connections of its own hold the relay's lock and hear of commits."""
+    """A database for several planners. Two connections of its own hold the relay's lock and hear of commits.
+
+    A holder that stands still for `lease` loses the lock: the server ends its session. What it publishes when it goes on are
+    repeats of what its successor has published."""
 
     is_shared = True
 
-    def __init__(self, url: str, schema: str = SCHEMA) -> None:
+    def __init__(self, url: str, schema: str = SCHEMA, lease: timedelta = LEASE) -> None:
         if os.environ.get("POSTGRES_ENABLE_DB_FUNCTIONS"):
             raise FatalFailure(
                 "POSTGRES_ENABLE_DB_FUNCTIONS is set: with it the relay would miss events; unset it and start again"
@@ -266,7 +276,7 @@ class PostgresEngine:
         self.recorder = _PostgresRecorder(self._datastore, events_table_name=CHANNEL)
         with _explained(_SERVER):
             self.recorder.create_table()
-        self._lock = _Session(url)
+        self._lock = _Session(url, idle=lease)
         self._listener = _Session(url)
         self._has_lock = False
 
@@ -288,6 +298,11 @@ class PostgresEngine:
         self._has_lock = bool(row and row[0])
         return self._has_lock
 
+    def keep_relay_lock(self) -> None:
+        """Show that its holder goes on; to be called well within the lease."""
+        if self._has_lock and not self._lock.is_new():
+            self._lock.run(lambda connection: connection.execute(b"select true"))
+
     def wait_for_commit(self, timeout_s: float) -> bool:
         """Whether somebody committed within this time."""
         if self._listener.is_new():
@@ -303,29 +318,40 @@ class PostgresEngine:
 
 
 class _Session:
-    """A connection that is kept for what it holds or hears, and opened anew after a failure."""
+    """A connection that is kept for what it holds or hears, and opened anew after a failure. `idle`: the server ends it when it
+    was not used for so long. Safe to use from several threads."""
 
-    def __init__(self, url: str) -> None:
-        self._url = url
+    def __init__(self, url: str, idle: timedelta | None = None) -> None:
+        self._url, self._idle = url, idle
         self._connection: psycopg.Connection[Any] | None = None
+        self._turn = threading.RLock()
 
     def is_new(self) -> bool:
         return self._connection is None
 
     def run(self, work: Callable[[psycopg.Connection[Any]], T]) -> T:
         """TransientFailure when the server does not answer."""
-        try:
-            if self._connection is None:
-                self._connection = psycopg.connect(self._url, autocommit=True, connect_timeout=PATIENCE_S)
-            return work(self._connection)
-        except psycopg.Error as error:
-            self.close()
-            raise TransientFailure(f"PostgreSQL does not answer: {error}") from error
+        with self._turn:
+            try:
+                if self._connection is None:
+                    self._connection = self._connect()
+                return work(self._connection)
+            except psycopg.Error as error:
+                self.close()
+                raise TransientFailure(f"PostgreSQL does not answer: {error}") from error
+
+    def _connect(self) -> psycopg.Connection[Any]:
+        connection = psycopg.connect(self._url, autocommit=True, connect_timeout=PATIENCE_S)
+        if self._idle is not None:
+            milliseconds = round(self._idle.total_seconds() * 1000)
+            connection.execute(f"set idle_session_timeout = {milliseconds}".encode())
+        return connection
 
     def close(self) -> None:
-        if self._connection is not None:
-            self._connection.close()
-        self._connection = None
+        with self._turn:
+            if self._connection is not None:
+                self._connection.close()
+            self._connection = None
 
 
 def _migrate_postgres(url: str, schema: str) -> None:

@@ -35,7 +35,7 @@ from ...core.targeting import Inventory
 from ...core.users import UserLookups
 from ...core.words import SHOWN
 from . import reading
-from .engines import SCHEMA, Engine, PostgresEngine, Row, SQLiteEngine, Transaction
+from .engines import LEASE, SCHEMA, Engine, PostgresEngine, Row, SQLiteEngine, Transaction
 from .records import Change, Due, Position, Sending
 from .stored_events import append_of, encode
 from .writing import check_owner, position_name, write
@@ -74,12 +74,13 @@ _FORGET_BINDINGS = f"delete from bindings where bound_at < ? and {_ENDED}"  # no
 _FORGET_SCRIPTS = f"delete from scripts where rendered_at < ? and {_ENDED}"  # noqa: S608 (our own text)
 
 
-def open_store(directory: Path, url: str = "", schema: str = SCHEMA) -> PlannerStore:
-    """SQLite in the directory, or PostgreSQL at the URL, brought to the present schema.
+def open_store(directory: Path, url: str = "", schema: str = SCHEMA, *, lease: timedelta = LEASE) -> PlannerStore:
+    """SQLite in the directory, or PostgreSQL at the URL, brought to the present schema. `lease`: a relay that stands still for so
+    long is another's.
 
     FatalFailure if the schema is newer than this program, or `eventsourcing` is set up to miss events; TransientFailure if
     it cannot be opened now."""
-    return PlannerStore(PostgresEngine(url, schema) if url else SQLiteEngine(directory / FILE_NAME))
+    return PlannerStore(PostgresEngine(url, schema, lease) if url else SQLiteEngine(directory / FILE_NAME))
 
 
 class PlannerStore:
@@ -375,6 +376,10 @@ class PlannerStore:
     def take_relay_lock(self) -> bool:
         """Whether this process is the one that publishes."""
         return self._engine.take_relay_lock()
+
+    def keep_relay_lock(self) -> None:
+        """Show that this process goes on, if it is the one that publishes."""
+        self._engine.keep_relay_lock()
 
     def wait_for_commit(self, timeout: timedelta) -> bool:
         """Whether another process committed within this time; at once False when there can be none."""
