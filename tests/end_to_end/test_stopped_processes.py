@@ -1,6 +1,7 @@
 """A dispatcher, an agent, and a planner with its relay, stopped for longer than their sessions while others take over.
 
-When they go on they change nothing. Two of each work at once, with rebalances while jobs run. Each host appends to a file of its own what it ran.
+When they go on they change nothing. Two of each work at once, with rebalances while jobs run. Each host appends to a file of its own
+what it ran.
 """
 
 from __future__ import annotations
