@@ -80,7 +80,7 @@ TABLES = {
     "dispatcher/dispatcher.db": {
         "job_task": "job_task_id, proxy, state, due_at, is_cancelling",
         "invocation": "job_invocation_id, is_ended, body",
-        "check_in": "host_id, at",
+        "check_in": "host_id, proxy, at",
     },
     "reporter/reporter.db": {
         "job_invocations": "job_invocation_id, status, counts, is_cancel_requested, ended",

@@ -281,7 +281,7 @@ class SimulatedDispatcher(Process):
         for record in records:
             if isinstance(record.item, HostCheckedIn):
                 at = min(record.item.checked_in_at, self.world.instant(record.appended_s))
-                check_ins[record.item.host_id] = at
+                check_ins[record.item.host_id, record.item.proxy] = at
             elif isinstance(record.item, AgentEvent):
                 event = self.agents.hear(record.item, self.store_clock())
                 if event is not None:

@@ -65,7 +65,7 @@ class Durable:
     invocations: dict[UUID, Invocation] = field(default_factory=dict)
     places: dict[UUID, int] = field(default_factory=dict)
     job_tasks: dict[UUID, JobTask] = field(default_factory=dict)
-    check_ins: dict[UUID, datetime] = field(default_factory=dict)
+    check_ins: dict[tuple[UUID, str], datetime] = field(default_factory=dict)
     outbox: dict[int, dict[int, Row]] = field(default_factory=dict)
     numbers: Counter[int] = field(default_factory=Counter)
     unswept: set[UUID] = field(default_factory=set)
@@ -377,17 +377,17 @@ class MemoryStore:
 
     # --- hosts and agents
 
-    def check_in(self, check_ins: Mapping[UUID, datetime], around: Surroundings) -> None:
+    def check_in(self, check_ins: Mapping[tuple[UUID, str], datetime], around: Surroundings) -> None:
         """Kept for whoever waits later, and applied to who waits now (rule CHK)."""
         known = self._durable.check_ins
-        for host_id, at in check_ins.items():
-            known[host_id] = max(at, known.get(host_id, at))
-        hosts = set(check_ins)
+        for key, at in check_ins.items():
+            known[key] = max(at, known.get(key, at))
+        hosts = {host_id for host_id, _ in check_ins}
         self._tell(CheckedIn(), around, lambda task: task.state is State.CHECK_IN and task.host_id in hosts)
 
     def wake_checked_in(self, partition: int, around: Surroundings) -> None:
         """Whoever of a partition taken waits for a check-in that is known by now."""
-        places, known = self._durable.places, self._durable.check_ins
+        places, known = self._durable.places, {host_id for host_id, _ in self._durable.check_ins}
         self._tell(
             CheckedIn(),
             around,

@@ -188,11 +188,11 @@ class StoreMachine(RuleBasedStateMachine):
             self.real.work(self._around())
             self.model.work(self._around(), may_claim=True)
 
-    @rule(host=st.sampled_from(HOSTS))
-    def check_in(self, host: UUID) -> None:
+    @rule(host=st.sampled_from(HOSTS), proxy=st.sampled_from(("dmz", "lab")))
+    def check_in(self, host: UUID, proxy: str) -> None:
         self._next()
-        self.real.check_in({host: self.clock.now}, self._around(), {})
-        self.model.check_in({host: self.clock.now}, self._around())
+        self.real.check_in({(host, proxy): self.clock.now}, self._around(), {})
+        self.model.check_in({(host, proxy): self.clock.now}, self._around())
 
     @rule()
     def agent_is_lost(self) -> None:

@@ -11,10 +11,11 @@ import psycopg
 import pytest
 from chargehand_dispatcher.core.engine import Surroundings
 from chargehand_dispatcher.shell.database import Database, PostgresDatabase, SqliteDatabase
+from chargehand_dispatcher.shell.schema import STEPS
 from chargehand_dispatcher.shell.store import DispatcherStore, InboxGroup, LostPartition
 from chargehand_schemas.base import Item
 from chargehand_schemas.dispatch import AttemptDue
-from chargehand_schemas.execution import AttemptEnded
+from chargehand_schemas.execution import AttemptEnded, AttemptReleased
 from chargehand_schemas.hosts import HostCheckedIn
 from chargehand_schemas.ids import job_task_id
 from chargehand_schemas.planning import (
@@ -25,6 +26,7 @@ from chargehand_schemas.planning import (
     PlannedJobTask,
 )
 from chargehand_schemas.properties import ExecutionProperties
+from chargehand_schemas.reasons import ReleaseReason
 
 INVOCATION = UUID(int=1)
 TOPIC = "planning"
@@ -258,10 +260,66 @@ def test_check_ins_are_kept_as_values(store: DispatcherStore) -> None:
     moment = datetime.now(UTC)
     for at in (moment, moment - timedelta(hours=1)):
         event = HostCheckedIn(id=uuid4(), time=at, host_id=UUID(int=0), proxy="dmz", agent_id="a1", checked_in_at=at)
-        store.check_in({event.host_id: event.checked_in_at}, around(), {})
+        store.check_in({(event.host_id, event.proxy): event.checked_in_at}, around(), {})
     inbox = Inbox(store)
     inbox.take(scheduled(wait_for_check_in=True), plan(1))
     assert store.claim(around()) == 1
+
+
+def unreachable(n: int) -> AttemptReleased:
+    return AttemptReleased(
+        id=uuid4(), time=datetime.now(UTC), job_invocation_id=INVOCATION, attempt=1,
+        job_task_id=job_task_id(INVOCATION, UUID(int=n)), host_id=UUID(int=n), proxy="dmz", agent_id="a1",
+        agent_boot_id=UUID(int=6), journal_id=UUID(int=7), why=ReleaseReason.COULD_NOT_CONNECT, proves_never_started=True,
+    )  # fmt: skip
+
+
+def test_only_the_proxy_that_a_slot_is_counted_for_wakes_what_waits_for_a_check_in(
+    store: DispatcherStore, connect: Callable[[], Database]
+) -> None:
+    """An agent of another proxy, under its own name, speaks of a host that is not its own: nothing is tried before its time."""
+    single = Surroundings(now=datetime.now(UTC), single_agent_proxies=frozenset({"dmz"}))
+    store.take([InboxGroup(0, TOPIC, 1, (scheduled(wait_for_check_in=True), plan(2)))], around())
+    store.claim(around())
+    store.take([InboxGroup(0, TOPIC, 2, (unreachable(0), unreachable(1)))], single)
+    assert store.numbers()["check_in"] == 2
+
+    soon = datetime.now(UTC)
+    store.check_in({(UUID(int=0), "lab"): soon, (UUID(int=1), "lab"): soon}, around(), {})
+    assert store.numbers()["check_in"] == 2
+    store.acquire(0)
+    store.wake_checked_in(0, around())
+    assert store.numbers()["check_in"] == 2
+
+    store.check_in({(UUID(int=0), "dmz"): soon, (UUID(int=1), "lab"): soon}, around(), {})
+    assert store.numbers()["check_in"] == 1
+    assert store.claim(around()) == 1
+
+
+def test_a_store_from_before_check_ins_had_a_proxy_reads_them_again(
+    connect: Callable[[], Database], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whose they were it cannot say: they are dropped with the position, and the topic has the latest of each host."""
+    topic = "chargehand.host-events.v1"
+    before = next(number for number, step in enumerate(STEPS) if "drop table check_in;" in step)
+    monkeypatch.setattr("chargehand_dispatcher.shell.store.STEPS", STEPS[:before])
+    old = DispatcherStore(connect())
+    database = connect()
+    with database.transaction():
+        database.execute("insert into check_in values (?, ?)", (UUID(int=0).bytes, 5))
+        database.execute(
+            "insert into inbox (partition, topic, next_offset) values (0, ?, 70), (0, 'other', 7)", (topic,)
+        )
+    database.close()
+    old.close()
+    monkeypatch.undo()
+
+    new = DispatcherStore(connect())
+    assert new.positions(topic) == {}
+    assert new.positions("other") == {0: 7}
+    new.check_in({(UUID(int=0), "dmz"): datetime.now(UTC)}, around(), {(topic, 0): 9})
+    assert new.positions(topic) == {0: 9}
+    new.close()
 
 
 def test_a_failed_transaction_leaves_everything_as_it_was(store: DispatcherStore) -> None:

@@ -83,13 +83,13 @@ class Surroundings:
 @dataclass
 class Desk:
     """A working set: rows as they were loaded, changed in place; what changed is told by `changed_*`. `places`: the partition of
-    each invocation. `foreign`: items of agents about attempts of another proxy, which had no effect. `told`: job tasks that its own
+    each invocation. `check_ins`: by host and the proxy that vouches for it. `foreign`: items of agents about attempts of another proxy, which had no effect. `told`: job tasks that its own
     log speaks of."""
 
     surroundings: Surroundings
     invocations: dict[UUID, Invocation] = field(default_factory=dict)
     job_tasks: dict[UUID, JobTask] = field(default_factory=dict)
-    check_ins: Mapping[UUID, datetime] = field(default_factory=dict)
+    check_ins: Mapping[tuple[UUID, str], datetime] = field(default_factory=dict)
     changed_invocations: set[UUID] = field(default_factory=set)
     changed_job_tasks: set[UUID] = field(default_factory=set)
     said: list[Item] = field(default_factory=list)
@@ -307,7 +307,7 @@ class Desk:
             timers=around.timers,
             log_read_to=around.log_read_to.get(self.places.get(job_task.job_invocation_id, -1)),
             readable_since=around.readable_since,
-            last_check_in=self.check_ins.get(job_task.host_id),
+            last_check_in=self.check_ins.get((job_task.host_id, job_task.proxy)),
             has_single_agent=job_task.proxy in around.single_agent_proxies,
             heard_at=around.heard.get((job_task.job_task_id, job_task.attempt, job_task.proxy)),
             start_before=invocation.start_before,

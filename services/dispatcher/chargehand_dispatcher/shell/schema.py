@@ -41,4 +41,10 @@ alter table partition_owner add column kept_from bigint not null default 0;
 update partition_owner set kept_from = own_log_offset;
 alter table outbox add column next_offset bigint;
 """,
+    # Whose check-in it was is known from here on; those kept before are read again, the topic has the latest of each host.
+    """
+drop table check_in;
+create table check_in (host_id {bytes} not null, proxy text not null, at bigint not null, primary key (host_id, proxy));
+delete from inbox where topic = 'chargehand.host-events.v1';
+""",
 )

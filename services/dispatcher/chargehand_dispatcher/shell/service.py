@@ -51,6 +51,8 @@ from .store import GROUP, DispatcherStore, InboxGroup, LostPartition, MissingMes
 from .taking import Taking
 
 T = TypeVar("T")
+CheckIns = dict[tuple[UUID, str], datetime]
+"""The latest check-in by host and by the proxy whose agent vouches for it."""
 INBOX = (PLANNING_EVENTS.name, EXECUTION_EVENTS.name)
 _IDLE_S = 30.0
 _FLUSH_AFTER_S = 1.0
@@ -414,7 +416,7 @@ class Dispatcher:
         await follower.start()
         try:
             while True:
-                check_ins: dict[UUID, datetime] = {}
+                check_ins: CheckIns = {}
                 positions: dict[tuple[str, int], int] = {}
                 for tp, records in (await follower.getmany()).items():
                     if tp.topic == HOST_EVENTS.name and records:
@@ -441,7 +443,7 @@ class Dispatcher:
         # A topic made anew begins again: check-ins are values, so that reading one twice changes nothing.
         return {**ends, **{tp: at if at <= ends[tp] else 0 for tp, at in begins.items()}}
 
-    async def _hear(self, message: Received, check_ins: dict[UUID, datetime]) -> None:
+    async def _hear(self, message: Received, check_ins: CheckIns) -> None:
         for item in message.items:
             match item:
                 case AgentEvent() if (item.proxy, item.agent_id) == (message.writer.subject, message.writer.agent_id):
@@ -451,11 +453,12 @@ class Dispatcher:
                 case HostCheckedIn() if item.proxy == message.writer.subject:
                     # Not later than the broker had it: a claimed future would wake the host's job tasks again and again.
                     at = min(item.checked_in_at, message.append_time)
-                    check_ins[item.host_id] = max(at, check_ins.get(item.host_id, at))
+                    key = (item.host_id, item.proxy)
+                    check_ins[key] = max(at, check_ins.get(key, at))
                 case _:
                     pass
 
-    async def _check_in(self, check_ins: dict[UUID, datetime], positions: dict[tuple[str, int], int]) -> None:
+    async def _check_in(self, check_ins: CheckIns, positions: dict[tuple[str, int], int]) -> None:
         try:
             await self.in_thread(lambda: self.store.check_in(check_ins, self.around(), positions))
         except LostPartition:

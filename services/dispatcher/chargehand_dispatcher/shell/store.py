@@ -572,9 +572,13 @@ class DispatcherStore:
     # --- hosts and agents
 
     def check_in(
-        self, check_ins: Mapping[UUID, datetime], around: Surroundings, positions: Mapping[tuple[str, int], int]
+        self,
+        check_ins: Mapping[tuple[UUID, str], datetime],
+        around: Surroundings,
+        positions: Mapping[tuple[str, int], int],
     ) -> int:
-        """Check-ins are values (rule CHK): kept for whoever waits later, and applied to who waits now. The number woken."""
+        """Check-ins are values (rule CHK), by host and proxy: kept for whoever waits later, and applied to who waits now. A proxy
+        wakes only what waits for a slot of its own. The number looked at."""
         partitions = self.owned()
         with self._transaction(partitions) if partitions else self._unowned() as around.now:
             self._keep_check_ins(check_ins)
@@ -583,7 +587,7 @@ class DispatcherStore:
             if not partitions:
                 return 0
             desk = Desk(around, check_ins=check_ins)
-            hosts = [host_id.bytes for host_id in check_ins]
+            hosts = sorted({host_id.bytes for host_id, _ in check_ins})
             rows = list(self._database.find(f"{_JOB_TASKS}state = 'check_in' and", "host_id", hosts))
             self._apply_to(desk, [row for row in rows if row[1] in self._owners], CheckedIn())
             self._save(desk)
@@ -595,12 +599,12 @@ class DispatcherStore:
         with self._database.transaction():
             yield at_us(self._database.now_us())
 
-    def _keep_check_ins(self, check_ins: Mapping[UUID, datetime]) -> None:
-        for host_id, at in sorted(check_ins.items()):
+    def _keep_check_ins(self, check_ins: Mapping[tuple[UUID, str], datetime]) -> None:
+        for (host_id, proxy), at in sorted(check_ins.items()):
             self._database.execute(
-                "insert into check_in values (?, ?) on conflict (host_id) do update set at = excluded.at "
+                "insert into check_in values (?, ?, ?) on conflict (host_id, proxy) do update set at = excluded.at "
                 "where excluded.at > check_in.at",
-                (host_id.bytes, as_us(at)),
+                (host_id.bytes, proxy, as_us(at)),
             )
 
     def wake_checked_in(self, partition: int, around: Surroundings) -> int:
@@ -739,8 +743,8 @@ class DispatcherStore:
             if desk.invocations[job_task.job_invocation_id].properties.wait_for_check_in
         }
         if waits:
-            rows = self._database.find("select host_id, at from check_in where", "host_id", waits)
-            desk.check_ins = {UUID(bytes=host_id): at_us(at) for host_id, at in rows}
+            rows = self._database.find("select host_id, proxy, at from check_in where", "host_id", waits)
+            desk.check_ins = {(UUID(bytes=host_id), proxy): at_us(at) for host_id, proxy, at in rows}
 
     def _load_invocations(self, desk: Desk, ids: Iterable[UUID]) -> None:
         wanted = [one for one in ids if one not in desk.invocations]
