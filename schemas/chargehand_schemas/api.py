@@ -203,7 +203,8 @@ class OutputGroup(Model):
 
 
 class HostDocument(Model):
-    """`GET /hosts/ID`. `reachable` is what an agent last observed; None if nobody tried."""
+    """`GET /hosts/ID`. `reachable` is what an agent last observed; None if nobody tried. `reported_facts` are the host's own
+    words, as it last gave them with a check-in."""
 
     host_id: UUID
     version: int = 0
@@ -212,6 +213,8 @@ class HostDocument(Model):
     reachability_detail: str = ""
     observed_at: Instant | None = None
     last_check_in: Instant | None = None
+    reported_facts: dict[str, str] = Field(default_factory=dict)
+    facts_reported_at: Instant | None = None
 
 
 class HostsRequest(Request):

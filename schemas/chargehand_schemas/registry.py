@@ -136,6 +136,7 @@ MESSAGE_TYPES: tuple[MessageType, ...] = (
     MessageType(ACCUMULATED_PROGRESS_REPORTS, "progress", "accumulated", accumulated.AccumulatedProgressReport),
     MessageType(HOST_EVENTS, "host-reachability", "observed", hosts.HostReachabilityObserved),
     MessageType(HOST_EVENTS, "host", "checked-in", hosts.HostCheckedIn),
+    MessageType(HOST_EVENTS, "host-facts", "reported", hosts.HostFactsReported),
     MessageType(PROXY_EVENTS, "agent", "started", proxies.AgentStarted),
     MessageType(PROXY_EVENTS, "agent", "heartbeat", proxies.AgentHeartbeat),
     MessageType(PROXY_EVENTS, "attempts", "followed", proxies.AttemptsFollowed),

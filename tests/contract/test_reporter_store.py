@@ -29,7 +29,7 @@ from chargehand_schemas.catalog import (
     UserDisabled,
 )
 from chargehand_schemas.commands import HostRecord
-from chargehand_schemas.hosts import HostCheckedIn, HostReachabilityObserved
+from chargehand_schemas.hosts import HostCheckedIn, HostFactsReported, HostReachabilityObserved
 from chargehand_schemas.planning import JobInvocationRefused
 from chargehand_schemas.proxies import AgentHeartbeat, AgentStarted
 from chargehand_schemas.reasons import JobInvocationStatus, JobTaskStatus, Reason, Refusal, Role, Stream
@@ -241,6 +241,16 @@ def test_what_was_said_of_a_host_has_its_history_folded(stores: Stores) -> None:
     assert (host.name, host.record, host.version) == ("web1", record, 2)
     assert stores.read.observations([host_id])[host_id] == [
         Observation(host_id, "local", False, "timeout", "", NOW, NOW)
+    ]
+    told = HostFactsReported(
+        id=uuid4(), proxy="local", agent_id="a", facts={"os": "<b>\x00\x1b[31m"}, reported_at=NOW, **base
+    )
+    older = HostFactsReported(
+        id=uuid4(), proxy="local", agent_id="a", facts={"os": "old"}, reported_at=NOW - timedelta(hours=1), **base
+    )
+    stores.say(told, older)
+    assert stores.read.observations([host_id])[host_id] == [
+        Observation(host_id, "local", False, "timeout", "", NOW, NOW, told.facts, NOW)
     ]
     assert stores.read.hosts("web*", 10, "").total == stores.read.count_hosts() == 1
     stores.say(HostRemoved(id=uuid4(), version=3, name="web1", **base))

@@ -10,7 +10,7 @@ from datetime import datetime
 
 from chargehand_chassis.kafka import Received
 from chargehand_schemas.base import Item
-from chargehand_schemas.hosts import HostCheckedIn, HostEvent, HostReachabilityObserved
+from chargehand_schemas.hosts import HostCheckedIn, HostEvent, HostFactsReported, HostReachabilityObserved
 from chargehand_schemas.proxies import AgentStarted
 from chargehand_schemas.reasons import DeadLetterReason
 
@@ -66,6 +66,8 @@ def _moment(item: HostEvent) -> datetime:
             return item.observed_at
         case HostCheckedIn():
             return item.checked_in_at
+        case HostFactsReported():
+            return item.reported_at
         case _:
             return item.time
 

@@ -5,13 +5,14 @@ Owns the folds of catalog and host events, each of them monotonic: disabled, rev
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from uuid import UUID
 
 from chargehand_schemas.catalog import HostChanged, HostRegistered, HostRemoved, TokenIssued
 from chargehand_schemas.commands import HostRecord
-from chargehand_schemas.hosts import HostCheckedIn, HostReachabilityObserved
+from chargehand_schemas.hosts import HostCheckedIn, HostFactsReported, HostReachabilityObserved
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +37,7 @@ def assign(known: Host | None, event: HostRegistered | HostChanged | HostRemoved
 
 @dataclass(frozen=True, slots=True)
 class Observation:
-    """What agents of one proxy observed of one host."""
+    """What agents of one proxy observed of one host, and what it told them of itself (`facts`)."""
 
     host_id: UUID
     proxy: str
@@ -45,10 +46,18 @@ class Observation:
     detail: str = ""
     observed_at: datetime | None = None
     last_check_in: datetime | None = None
+    facts: Mapping[str, str] = field(default_factory=dict)
+    facts_reported_at: datetime | None = None
 
 
-def observe(known: Observation, event: HostReachabilityObserved | HostCheckedIn) -> Observation:
-    """The latest observation holds, and the latest check-in."""
+Observed = HostReachabilityObserved | HostCheckedIn | HostFactsReported
+
+
+def observe(known: Observation, event: Observed) -> Observation:
+    """The latest observation holds, the latest check-in, and the facts reported last."""
+    if isinstance(event, HostFactsReported):
+        is_newer = known.facts_reported_at is None or event.reported_at > known.facts_reported_at
+        return replace(known, facts=event.facts, facts_reported_at=event.reported_at) if is_newer else known
     if isinstance(event, HostCheckedIn):
         is_newer = known.last_check_in is None or event.checked_in_at > known.last_check_in
         return replace(known, last_check_in=event.checked_in_at) if is_newer else known

@@ -119,6 +119,7 @@ def host_document(it: Host, observations: Sequence[Observation], default_proxy: 
     record = it.record or HostRecord(name=it.name)
     ours = [one for one in observations if one.proxy == (record.proxy or default_proxy)]
     seen = max((one for one in ours if one.observed_at), key=_observed_at, default=None)
+    told = max((one for one in ours if one.facts_reported_at), key=_facts_reported_at, default=None)
     check_ins = [one.last_check_in for one in ours if one.last_check_in is not None]
     return HostDocument(
         host_id=it.host_id,
@@ -128,11 +129,17 @@ def host_document(it: Host, observations: Sequence[Observation], default_proxy: 
         reachability_detail="" if seen is None else ": ".join(filter(None, (seen.why, seen.detail))),
         observed_at=None if seen is None else seen.observed_at,
         last_check_in=max(check_ins, default=None),
+        reported_facts={} if told is None else dict(sorted(told.facts.items())),
+        facts_reported_at=None if told is None else told.facts_reported_at,
     )
 
 
 def _observed_at(observation: Observation) -> datetime:
     return observation.observed_at or _LONG_AGO
+
+
+def _facts_reported_at(observation: Observation) -> datetime:
+    return observation.facts_reported_at or _LONG_AGO
 
 
 _LONG_AGO = datetime.fromisoformat("1970-01-01T00:00:00+00:00")

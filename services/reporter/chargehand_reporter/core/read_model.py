@@ -286,7 +286,7 @@ class ReadModel:
     def _take_host(self, said: Said, event: catalog.HostRegistered | catalog.HostChanged | catalog.HostRemoved) -> None:
         self.hosts.put(event.host_id, assigned.assign(self.hosts.get(event.host_id), event))
 
-    def _take_observation(self, said: Said, event: observed.HostReachabilityObserved | observed.HostCheckedIn) -> None:
+    def _take_observation(self, said: Said, event: assigned.Observed) -> None:
         if event.proxy != said.subject:
             self.disbelieved.append(Disbelieved(said, f"an agent of {said.subject} signed for proxy {event.proxy}"))
             return
@@ -475,6 +475,7 @@ _TAKERS: dict[type[Item], Callable[[ReadModel, Said, Any], None]] = {
     execution.AttemptNeverStarted: ReadModel._take_fact,
     observed.HostReachabilityObserved: ReadModel._take_observation,
     observed.HostCheckedIn: ReadModel._take_observation,
+    observed.HostFactsReported: ReadModel._take_observation,
     proxies.AgentStarted: ReadModel._take_agent,
     proxies.AgentHeartbeat: ReadModel._take_agent,
     proxies.AgentStopped: ReadModel._take_agent,

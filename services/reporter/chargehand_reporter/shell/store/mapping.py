@@ -45,7 +45,7 @@ JOB_TASK = (
 )
 OUTPUT_GROUP = "job_invocation_id, group_id, ordinal, status, reason, exit_status, digests, lengths, count"
 HOST = "host_id, version, name, record, is_removed"
-OBSERVATION = "host_id, proxy, reachable, why, detail, observed_at, last_check_in"
+OBSERVATION = "host_id, proxy, reachable, why, detail, observed_at, last_check_in, facts, facts_reported_at"
 AGENT = "agent_id, proxy, heard_at, providers, version, following, clock_offset_s, has_stopped"
 PROXY_SIZE = "proxy, concurrency, changed_at"
 AGENT_KEY = "kid, proxy, agent_id, is_revoked"
@@ -242,12 +242,15 @@ def host_of(row: Row) -> Host:
 
 def observation_row(it: Observation) -> tuple[Any, ...]:
     reachable = None if it.reachable is None else int(it.reachable)
-    return it.host_id.bytes, it.proxy, reachable, it.why, it.detail, micros(it.observed_at), micros(it.last_check_in)
+    moments = micros(it.observed_at), micros(it.last_check_in)
+    facts = json.dumps(dict(it.facts)), micros(it.facts_reported_at)
+    return it.host_id.bytes, it.proxy, reachable, it.why, it.detail, *moments, *facts
 
 
 def observation_of(row: Row) -> Observation:
     reachable = None if row[2] is None else bool(row[2])
-    return Observation(UUID(bytes=row[0]), row[1], reachable, row[3], row[4], instant(row[5]), instant(row[6]))
+    moments = instant(row[5]), instant(row[6])
+    return Observation(UUID(bytes=row[0]), row[1], reachable, row[3], row[4], *moments, _load(row[7]), instant(row[8]))
 
 
 def agent_row(it: Agent) -> tuple[Any, ...]:

@@ -140,6 +140,10 @@ create table proxy_sizes (proxy text primary key, concurrency integer, changed_a
 create table targets (job_invocation_id {bytes} not null, chunk integer not null, host_ids {bytes} not null,
     primary key (job_invocation_id, chunk));
 """,
+    """
+alter table observations add column facts text not null default '{}';
+alter table observations add column facts_reported_at bigint;
+""",
 )
 
 OUTPUT_STEPS = (
