@@ -88,7 +88,8 @@ ACCUMULATED_PROGRESS_REPORTS = _topic(
     is_compacted=True,
 )  # fmt: skip
 HOST_EVENTS = _topic(
-    "host-events", "host_id and kind (of what a host says, with the proxy)", (Role.AGENT,), ("planner", "dispatcher", "reporter"), PartitionGroup.ENTITY,
+    "host-events", "host_id and kind (of what a host says, with the proxy)", (Role.AGENT,),
+    ("planner", "dispatcher", "reporter"), PartitionGroup.ENTITY,
     is_compacted=True,
 )  # fmt: skip
 PROXY_EVENTS = _topic(

@@ -42,6 +42,8 @@ class METRICS:
     fold_items = _counter("fold_items_total", "Items folded into the read model.")
     fold_seconds = _histogram("fold_seconds", "Time of one fold transaction.")
     output_bytes = _counter("output_bytes_total", "Bytes of host output stored.")
+    check_ins = _counter("check_ins_total", "Check-ins of hosts answered, by HTTP status.", ("status",))
+    check_in_connections = _gauge("check_in_connections", "Connections of hosts that check in.")
     clock_offset = _gauge("clock_offset_seconds", "This clock minus the broker's.")
     connections_open = _gauge("connections_open", "Open connections to hosts.")
     commands = _counter("commands_total", "Commands decided.", ("type", "decision"))

@@ -83,8 +83,8 @@ class Surroundings:
 @dataclass
 class Desk:
     """A working set: rows as they were loaded, changed in place; what changed is told by `changed_*`. `places`: the partition of
-    each invocation. `check_ins`: by host and the proxy that vouches for it. `foreign`: items of agents about attempts of another proxy, which had no effect. `told`: job tasks that its own
-    log speaks of."""
+    each invocation. `check_ins`: by host and the proxy that vouches for it. `foreign`: items of agents about attempts of another
+    proxy, which had no effect. `told`: job tasks that its own log speaks of."""
 
     surroundings: Surroundings
     invocations: dict[UUID, Invocation] = field(default_factory=dict)

@@ -17,7 +17,7 @@ class AgentFacts:
 
     `agent_boot_id` is of this process, `journal_id` and `journal_birth` of the journal (None: no trusted clock yet since it
     was made). `clock_offset`: this clock minus the broker's, None while not known. `providers`: those offered, and whether
-    each has a lock on the host.
+    each has a lock on the host. `takes_check_ins`: it has an endpoint for them, and can give hosts their keys.
     """
 
     agent_id: str
@@ -31,6 +31,7 @@ class AgentFacts:
     policy: Policy = field(default_factory=Policy)
     limits: OutputLimits = field(default_factory=OutputLimits)
     is_stopping: bool = False
+    takes_check_ins: bool = False
     journal_keep: timedelta = timedelta(minutes=10)
     hosts_keep: timedelta = timedelta(days=14)
 

@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, NamedTuple
 from chargehand_schemas.proxy_commands import ProxyCommand, RunProxyCommand
 from chargehand_schemas.reasons import ReleaseReason
 
+from .check_in_keys import PLACEHOLDER
+
 if TYPE_CHECKING:
     from .facts import AgentFacts
 
@@ -49,7 +51,7 @@ def objection(command: RunProxyCommand, now: datetime, facts: AgentFacts) -> Obj
         _clock(facts)
         or _time(command, now)
         or _stopping(facts)
-        or _script(command)
+        or _script(command, facts)
         or _provider(command, facts)
         or _journal(command, facts)
         or _users(command.effective_user, facts.policy)
@@ -79,12 +81,15 @@ def _stopping(facts: AgentFacts) -> Objection | None:
     return Objection(ReleaseReason.STOPPING, "this agent is stopping") if facts.is_stopping else None
 
 
-def _script(command: RunProxyCommand) -> Objection | None:
+def _script(command: RunProxyCommand, facts: AgentFacts) -> Objection | None:
     if _digest(command.script) != command.script_digest:
         return Objection(ReleaseReason.NOT_VALID, "the script does not have the digest that was bound")
     if command.sealed:
         names = ", ".join(sorted(command.sealed))[:200]
         return Objection(ReleaseReason.NOT_SUPPORTED, f"this agent cannot fill hidden values in yet ({names})")
+    if PLACEHOLDER in command.script and not facts.takes_check_ins:
+        detail = f"proxy {facts.proxy} has no check-in endpoint: set CHARGEHAND_CHECK_IN_ADDRESS of its agents"
+        return Objection(ReleaseReason.NOT_SUPPORTED, detail)
     return None
 
 

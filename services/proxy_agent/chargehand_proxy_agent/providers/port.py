@@ -74,6 +74,8 @@ class StartOrder:
     (rule FENCE), `unknown` those of them whose end the dispatcher does not know.
     `start_allowed` is asked after the connection is up and immediately before the wrapper is sent.
     `lock_path` is the job task's directory as bound: its parent holds the records of all attempts; empty is the default.
+    `filled` is the script with what must not be kept: if there is one it is run in the script's place, through a descriptor, from
+    a file that has no name any more.
     `output_cap_bytes` is for each stream: beyond it the first and the last half are kept.
     `tidy` are attempts (job task, number) whose output is acknowledged: the host need not keep it, only their records.
     """
@@ -82,6 +84,7 @@ class StartOrder:
     attempt: int
     lock_path: str
     script: str
+    filled: str = ""
     effective_user: str = ""
     effective_user_method: str = "sudo"
     not_after_in: timedelta = timedelta(seconds=30)

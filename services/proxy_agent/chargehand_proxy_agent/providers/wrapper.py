@@ -113,7 +113,7 @@ def fault_of(order: StartOrder | LookOrder) -> str | None:
         return f"{harmless(order.effective_user, 80)!r} is no user name"
     if order.effective_user_method not in _METHODS:
         return f"unknown method {harmless(order.effective_user_method, 40)!r}: known are {', '.join(_METHODS)}"
-    if isinstance(order, StartOrder) and "\0" in order.script:
+    if isinstance(order, StartOrder) and "\0" in order.script + order.filled:
         return "the script holds a NUL character, which no shell can take"
     return None
 
@@ -144,6 +144,7 @@ def start_text(order: StartOrder, around: Surroundings) -> bytes:
         _common(order, around)
         | {
             "script": order.script,
+            "filled": order.filled,
             "interpreter": interpreter,
             "argument": argument,
             "not_after": _hundredths(start + order.not_after_in),

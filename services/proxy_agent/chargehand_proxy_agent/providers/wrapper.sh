@@ -18,7 +18,7 @@
 #   T.N.sh   the script; T.N.out and T.N.err what it wrote.
 #
 # Variables: boot locale has_locale parent leaf task attempt user method volatile grace cap head reap rare; for a start script
-# interpreter argument not_after run_deadline timeout earlier unknown pipes tidy; for a look old rebooted cancel at_out at_err.
+# filled interpreter argument not_after run_deadline timeout earlier unknown pipes tidy; for a look old rebooted cancel at_out at_err.
 # Times are in 1/100 s of uptime. `rare` is the second half of this file, read by the shell only when it is needed.
 
 exec 2>/dev/null
@@ -220,6 +220,7 @@ run() {
         umask $own_umask
         if [ "$has_locale" ]; then LC_ALL=$locale; else unset LC_ALL; fi
         exec 3<"$name.sh" >&$to_out 2>&$to_err
+        [ -z "$filled" ] || rarely read_filled
         cd "${HOME:-/}" || cd /
         exec 4>&- 5<&- 6<&- 7>&- 8>&- 9>&-
         CHARGEHAND_ATTEMPT=$mark
@@ -346,6 +347,18 @@ is_unknown() {
 }
 
 # --- another user, and every process of the attempt
+
+# What is filled in is in no file that has a name when the script starts, and so in no record of the attempt.
+read_filled() {
+    umask 077
+    [ -z "$user" ] || umask 022 # see store_script
+    printf %s "$filled" >"$name.fl" && exec 3<"$name.fl" && rm "$name.fl" || {
+        rm -f "$name.fl"
+        say "chargehand: the script cannot be written to $at" >&2
+        exit 126
+    }
+    umask $own_umask
+}
 
 as_user() {
     case $method in

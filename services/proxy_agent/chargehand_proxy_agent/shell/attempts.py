@@ -77,8 +77,9 @@ class Attempts:
         providers: Mapping[str, Provider],
         points: FaultPoints,
         reachability: Reachability,
+        secrets: tuple[bytes, ...] = (),
     ) -> None:
-        self.settings, self.journal, self.outbox = settings, journal, outbox
+        self.settings, self.journal, self.outbox, self.secrets = settings, journal, outbox, secrets
         self.providers, self.points, self.reachability = providers, points, reachability
         self.connects = asyncio.Semaphore(settings.max_connects)
         self.tasks: set[asyncio.Task[None]] = set()

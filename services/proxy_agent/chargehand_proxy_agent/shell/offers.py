@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
 
 from chargehand_chassis.errors import FatalFailure
@@ -12,6 +12,7 @@ from chargehand_schemas.reasons import EndCause, NeverStartedWhy, Stream
 
 from ..core import inputs
 from ..core.attempt import StartTerms
+from ..core.check_in_keys import filled
 from ..core.effects import Look
 from ..providers import port
 from .settings import AgentSettings
@@ -72,13 +73,15 @@ def target(order: ProxyCommand) -> port.Target:
     )
 
 
-def start_order(terms: StartTerms, settings: AgentSettings) -> port.StartOrder:
+def start_order(terms: StartTerms, settings: AgentSettings, secrets: Sequence[bytes] = ()) -> port.StartOrder:
+    """What the provider is to start. `secrets`: those that hosts' check-in keys follow from."""
     run = terms.run
     return port.StartOrder(
         job_task_id=str(run.job_task_id),
         attempt=run.attempt,
         lock_path=run.lock_path,
         script=run.script,
+        filled=filled(run.script, secrets, run.host_id),
         effective_user=run.effective_user,
         effective_user_method=_method(run.host.parameters),
         not_after_in=terms.not_after_in,

@@ -11,6 +11,7 @@ import os
 import sys
 from collections.abc import AsyncIterator, Coroutine, Iterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -25,9 +26,13 @@ from chargehand_schemas.keyring import Writer
 
 from ..core.facts import AgentFacts
 from ..core.output import OutputLimits
+from ..core.own_hosts import OwnHosts
 from ..core.policy import Policy
 from ..providers.port import Provider
 from .attempts import Attempts
+from .check_in_endpoint import Endpoint
+from .check_in_secrets import own_secrets
+from .check_ins import CheckIns
 from .commands import Commands, topics_of
 from .enrolment import own_keys, own_writer
 from .journal import Journal
@@ -39,6 +44,7 @@ from .settings import AgentSettings
 
 NAME = "proxy-agent"
 PRUNE_EVERY_S = 60.0
+HOST_NOUNS = ("host",)
 FLUSH_WITHIN_S = 6.0
 
 
@@ -60,29 +66,37 @@ async def _run(context: Context[AgentSettings], stack: AsyncExitStack) -> None:
     keys = own_keys(settings)
     journal = Journal(settings.data / "journal.sqlite")
     stack.push_async_callback(journal.close)
-    keyring = KeyringFollower(settings, load_pinned_planner(settings.planner_key_file))
+    secrets = own_secrets(settings)
+    endpoint = Endpoint(settings) if secrets else None
+    hosts = OwnHosts(settings.proxy, settings.default_proxy)
+    planner = load_pinned_planner(settings.planner_key_file)
+    keyring = KeyringFollower(settings, planner, hosts.fold, nouns=HOST_NOUNS if secrets else ())
     await keyring.start()
     stack.push_async_callback(keyring.stop)
     writer = await own_writer(settings, keys, keyring)
     await topics_ready(settings, topics_of(settings.proxy))
-    publishers = [
-        Publisher(settings, keys, f"agent/{settings.proxy}/{writer.agent_id or writer.kid}") for _ in range(2)
-    ]
+    source = f"agent/{settings.proxy}/{writer.agent_id or writer.kid}"
+    publishers = [Publisher(settings, keys, source) for _ in range(3 if secrets else 2)]
     for publisher in publishers:
         await publisher.start()
         stack.push_async_callback(publisher.stop)
-    facts_publisher, output_publisher = publishers
+    facts_publisher, output_publisher, *others = publishers
     providers = make_providers(settings)
     for provider in providers.values():
         stack.push_async_callback(provider.close)
     outbox = Outbox(facts_publisher, output_publisher)
-    facts = _facts(settings, writer, journal, providers)
+    facts = replace(_facts(settings, writer, journal, providers), takes_check_ins=bool(secrets))
     reachability = Reachability(facts_publisher, journal, lambda: attempts.facts())
-    attempts = Attempts(settings, facts, journal, outbox, providers, context.faults, reachability)
+    attempts = Attempts(settings, facts, journal, outbox, providers, context.faults, reachability, secrets)
     presence = Presence(settings, facts_publisher, attempts)
     letters = DeadLetters(facts_publisher, NAME)
     await _measure(context, presence, attempts, journal)
     commands = Commands(context, keyring, letters, attempts)
+    if endpoint is not None:
+        # Hosts that check in all at once have a producer of their own: no attempt's word waits behind theirs.
+        check_ins = CheckIns(others[0], attempts.facts, secrets, hosts)
+        await stack.enter_async_context(_background(check_ins.carry()))
+        await stack.enter_async_context(endpoint.listening(check_ins.announce))
     async with _background(outbox.carry(), reachability.tell(), presence.beat(), _prune(journal)):
         attempts.restore(journal.unfinished())
         await commands.read()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import re
 from datetime import timedelta
 from pathlib import Path
@@ -60,6 +61,31 @@ class AgentSettings(ServiceSettings):
         32 * 1024 * 1024, ge=1024 * 1024, description="Output of all attempts that may wait for its acknowledgement."
     )
 
+    default_proxy: str = Field(
+        "local",
+        pattern=r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$",
+        description="The proxy of hosts that name none, as the planner has it: whose check-ins are taken.",
+    )
+    check_in_address: str = Field(
+        "",
+        description="Address and port (127.0.0.1:8710, [::1]:8710) where hosts check in; empty: nowhere. Beyond loopback only "
+        "with a certificate.",
+    )
+    check_in_certificate_file: Path | None = Field(
+        None, description="Certificate of the check-in endpoint, PEM, with its chain; given: TLS is spoken."
+    )
+    check_in_certificate_key_file: Path | None = Field(
+        None, description="The certificate's private key, PEM; empty: it is in the same file."
+    )
+    check_in_secret_file: Path | None = Field(
+        None,
+        description="File (mode 0600) with the secret that hosts' check-in keys follow from, the same for all agents of a proxy: "
+        "64 hex digits a line, the first is current, those below are still accepted. Empty: made in the data directory.",
+    )
+    check_in_connections: int = Field(
+        256, ge=1, le=16_384, description="Hosts that are answered at once; as many again are told to come again."
+    )
+
     ssh_config_files: tuple[Path, ...] = Field(
         (Path("~/.ssh/config"),), description="OpenSSH client configurations that are honoured; the first match wins."
     )
@@ -84,6 +110,21 @@ class AgentSettings(ServiceSettings):
     ssh_allow_memory_filesystem: bool = Field(
         False, description="Let hosts keep attempts on a tmpfs: only where hosts are thrown away."
     )
+
+    @field_validator("check_in_address")
+    @classmethod
+    def _is_an_address(cls, address: str) -> str:
+        if not address:
+            return address
+        host, _, port = address.rpartition(":")
+        try:
+            ipaddress.ip_address(host.removeprefix("[").removesuffix("]"))
+            is_port = port.isascii() and port.isdigit() and int(port) <= 65535
+        except ValueError:
+            is_port = False
+        if not is_port:
+            raise ValueError(f"{address!r} is no IP address with a port, like 127.0.0.1:8710 or [::1]:8710")
+        return address
 
     @field_validator("denied_scripts")
     @classmethod

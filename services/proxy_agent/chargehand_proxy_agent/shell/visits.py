@@ -114,7 +114,11 @@ class Visit:
             order = offers.look_order(state.order, look, issued_ago, settings)
             return connection.look(order)
         terms = rules.start_terms(state, moment)
-        return None if terms is None else connection.start(offers.start_order(terms, settings), self._start_allowed)
+        return (
+            None
+            if terms is None
+            else connection.start(offers.start_order(terms, settings, self._all.secrets), self._start_allowed)
+        )
 
     def _start_allowed(self) -> bool:
         state = self._live.state
