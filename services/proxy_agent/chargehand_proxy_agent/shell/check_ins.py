@@ -147,15 +147,14 @@ class CheckIns:
             self._settle([one], rules.accepted(one.said))
 
     def _outgoing(self, group: list[_Waiting], at: datetime) -> list[Outgoing]:
-        """Facts that are news before the check-in: whoever it wakes may want to know them."""
+        """Facts that are news before the check-in: whoever it wakes may want to know them. Of one host once: the latest."""
         facts = self._facts()
         rows: list[Outgoing] = []
-        for one in group:
-            host_id = one.said.host_id
-            if self._is_news(one.said, at):
-                event = rules.reported(one.said, at, facts)
-                rows.append(Outgoing(HOST_EVENTS.name, facts_key(host_id, facts.proxy), event))
-            checked_in = rules.checked_in(one.said, at, facts)
+        for host_id, said in {one.said.host_id: one.said for one in group}.items():
+            if self._is_news(said, at):
+                reported = rules.reported(said, at, facts)
+                rows.append(Outgoing(HOST_EVENTS.name, facts_key(host_id, facts.proxy), reported))
+            checked_in = rules.checked_in(said, at, facts)
             rows.append(Outgoing(HOST_EVENTS.name, check_in_key(host_id, facts.proxy), checked_in))
         return rows
 
