@@ -159,6 +159,18 @@ async def test_the_script_sees_nothing_of_the_wrapper(host: ShellHost) -> None:
     assert environment <= {"HOME", "PATH", "LC_ALL", "CHARGEHAND_ATTEMPT", "PWD", "OLDPWD", "SHLVL", "_"} | KSH_OWN
 
 
+async def test_what_is_filled_into_a_script_is_in_no_file_argument_or_environment(host: ShellHost) -> None:
+    script = "echo SECRET; echo 'not filled'"
+    filled = """secret=tell-nobody; echo "${#secret}"; readlink /proc/self/fd/3; grep -al "tell-[n]obody" /proc/$$/environ /proc/$$/cmdline"""
+    said = text_of(await host.run(start_order(script, filled=filled))).decode().splitlines()
+    assert said[0] == "11"
+    assert said[1].endswith(".fl (deleted)")
+    assert len(said) == 2
+    kept = [path for path in host.home.rglob("*") if path.is_file()]
+    assert any(path.read_text() == script for path in kept)
+    assert not any("tell-nobody" in path.read_text() for path in kept)
+
+
 async def test_the_user_has_their_own_umask_and_the_directory_is_nobody_elses(host: ShellHost) -> None:
     host.umask = 0o002
     order = start_order("touch made; umask")

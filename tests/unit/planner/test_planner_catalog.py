@@ -13,8 +13,9 @@ from chargehand_planner.core.keys import EnrolLookups, Key, key_id
 from chargehand_planner.core.outcomes import Append, Decided, Outcome, Refused
 from chargehand_planner.core.rights import Person, Program
 from chargehand_planner.core.routing import routed
-from chargehand_planner.core.seeds import RUN_COMMAND, seeds
+from chargehand_planner.core.seeds import seeds, text_of
 from chargehand_planner.core.users import Token, UserLookups
+from chargehand_planner.shell.rendering.sandbox import Sandbox, analyse
 from chargehand_schemas.catalog import (
     CommandDecided,
     EnrolmentTokenUsed,
@@ -46,6 +47,7 @@ from chargehand_schemas.keyring import Writer
 from chargehand_schemas.reasons import DeadLetterReason, Refusal, Role
 
 NOON = datetime(2026, 11, 24, 12, tzinfo=UTC)
+SEEDED = ["Run Command", "Install check-in", "Remove check-in"]
 DAY = timedelta(days=1)
 
 
@@ -171,10 +173,29 @@ def test_a_template_that_cannot_work_is_refused_with_its_name_and_line(
 
 
 def test_the_seed_is_made_once_and_never_over_somebodys_own() -> None:
-    (seed,) = seeds((), (), NOON)
-    assert isinstance(seed.event, JobTemplateSaved) and seed.event.body == '{{ input("command") }}'
-    assert seeds((seed.stream,), (), NOON) == ()
-    assert seeds((), (RUN_COMMAND,), NOON) == ()
+    made = seeds((), (), NOON)
+    assert [seed.event.name for seed in made if isinstance(seed.event, JobTemplateSaved)] == SEEDED
+    assert isinstance(made[0].event, JobTemplateSaved) and made[0].event.body == '{{ input("command") }}'
+    assert seeds([seed.stream for seed in made], (), NOON) == ()
+    assert seeds((), SEEDED, NOON) == ()
+    assert seeds((made[0].stream,), (SEEDED[2],), NOON) == (made[1],)
+
+
+@pytest.mark.parametrize("name", SEEDED)
+def test_what_every_installation_begins_with_can_be_used(name: str) -> None:
+    (event,) = [s.event for s in seeds((), (), NOON) if isinstance(s.event, JobTemplateSaved) and s.event.name == name]
+    found = analyse(Sandbox(), event.body)
+    assert {used for used, _ in found["inputs"]} == {one.name for one in event.inputs}
+    assert not found["uses_host"], "one rendering for all hosts"
+    as_saved = event.model_dump(include=SaveJobTemplate.model_fields.keys() - {"id", "time", "actor", "template_id"})
+    assert SaveJobTemplate(id=uuid4(), time=NOON, actor="user:ada", **as_saved).body == event.body
+
+
+def test_the_script_that_installs_the_check_in_has_the_programs_whole_and_the_key_as_a_placeholder() -> None:
+    body = text_of("install_check_in.sh")
+    for part in ("check_in.sh", "facts_system.sh", "facts_packages.sh"):
+        assert f"<<'END_OF_PROGRAM'\n{text_of(part)}END_OF_PROGRAM\n" in body
+    assert body.count("__CHARGEHAND_CHECK_IN__") == 1
 
 
 # People

@@ -1,12 +1,15 @@
 """Templates that every installation begins with.
 
-Owns their text. One that somebody saved since is left alone.
+Owns which there are; longer texts are in `seeded/`. One that somebody saved since is left alone.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection
+import re
+from collections.abc import Callable, Collection
 from datetime import datetime
+from functools import cache
+from pathlib import Path
 from uuid import UUID
 
 from chargehand_schemas.catalog import JobTemplateSaved
@@ -18,28 +21,89 @@ from .outcomes import Append
 from .rights import PLANNER_ACTOR
 
 RUN_COMMAND = "Run Command"
+INSTALL_CHECK_IN = "Install check-in"
+REMOVE_CHECK_IN = "Remove check-in"
+
+_PART = re.compile(r"^@([a-z_]+\.sh)@$", re.MULTILINE)
 
 
 def seeds(known: Collection[UUID], names: Collection[str], now: datetime) -> tuple[Append, ...]:
     """Those templates whose id and name are not there yet."""
-    template_id = item_id("seeded-template", RUN_COMMAND)
-    if template_id in known or RUN_COMMAND in names:
-        return ()
-    return (Append(template_id, 1, _run_command(template_id, now)),)
+    ids = {name: item_id("seeded-template", name) for name in _SEEDS}
+    missing = [name for name, template_id in ids.items() if template_id not in known and name not in names]
+    return tuple(Append(ids[name], 1, _SEEDS[name](name, now)) for name in missing)
 
 
-def _run_command(template_id: UUID, now: datetime) -> JobTemplateSaved:
+def _run_command(name: str, now: datetime) -> JobTemplateSaved:
+    return _saved(
+        name,
+        now,
+        "Commands",
+        '{{ input("command") }}',
+        "Run %{command}",
+        TemplateInput(name="command", required=True, description="The command to run on the host."),
+    )
+
+
+def _install_check_in(name: str, now: datetime) -> JobTemplateSaved:
+    return _saved(
+        name,
+        now,
+        "Check-in",
+        text_of("install_check_in.sh"),
+        "Install check-in at %{address}",
+        TemplateInput(
+            name="address",
+            required=True,
+            description="Where the host's proxy takes check-ins, as the host reaches it: https://proxy.example.org:8710.",
+        ),
+        TemplateInput(name="interval", default="30", description="Minutes from one check-in to the next, 1 to 1440."),
+        TemplateInput(
+            name="spread",
+            default="120",
+            description="Seconds over which hosts that start all at once are spread; 0: they come as they start.",
+        ),
+        TemplateInput(
+            name="ca_file",
+            default="",
+            description="File on the host with the authority of the endpoint's certificate; empty: the host's own authorities.",
+        ),
+    )
+
+
+def _remove_check_in(name: str, now: datetime) -> JobTemplateSaved:
+    return _saved(name, now, "Check-in", text_of("remove_check_in.sh"), "Remove check-in")
+
+
+_SEEDS: dict[str, Callable[[str, datetime], JobTemplateSaved]] = {
+    RUN_COMMAND: _run_command,
+    INSTALL_CHECK_IN: _install_check_in,
+    REMOVE_CHECK_IN: _remove_check_in,
+}
+
+
+def _saved(
+    name: str, now: datetime, category: str, body: str, description: str, *inputs: TemplateInput
+) -> JobTemplateSaved:
+    template_id = item_id("seeded-template", name)
     return JobTemplateSaved(
         id=item_id("seeded", template_id),
         time=now,
         actor=PLANNER_ACTOR,
         template_id=template_id,
         version=1,
-        name=RUN_COMMAND,
-        job_category="Commands",
+        name=name,
+        job_category=category,
         provider_type="ssh",
-        body='{{ input("command") }}',
-        inputs=(TemplateInput(name="command", required=True, description="The command to run on the host."),),
+        body=body,
+        inputs=inputs,
         properties=ExecutionProperties(),
-        description_format="Run %{command}",
+        description_format=description,
     )
+
+
+@cache
+def text_of(name: str) -> str:
+    """A text of `seeded/`; a line `@name.sh@` in it stands for that text, whole."""
+    text = (Path(__file__).parent / "seeded" / name).read_text(encoding="utf-8")
+    return _PART.sub(lambda part: text_of(part[1]).rstrip("\n"), text)
