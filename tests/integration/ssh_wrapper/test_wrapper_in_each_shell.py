@@ -161,7 +161,8 @@ async def test_the_script_sees_nothing_of_the_wrapper(host: ShellHost) -> None:
 
 async def test_what_is_filled_into_a_script_is_in_no_file_argument_or_environment(host: ShellHost) -> None:
     script = "echo SECRET; echo 'not filled'"
-    filled = """secret=tell-nobody; echo "${#secret}"; readlink /proc/self/fd/3; grep -al "tell-[n]obody" /proc/$$/environ /proc/$$/cmdline"""
+    look = 'grep -al "tell-[n]obody" /proc/$$/environ /proc/$$/cmdline'
+    filled = f'secret=tell-nobody; echo "${{#secret}}"; readlink /proc/self/fd/3; {look}'
     said = text_of(await host.run(start_order(script, filled=filled))).decode().splitlines()
     assert said[0] == "11"
     assert said[1].endswith(".fl (deleted)")
