@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from chargehand.up.ports import any_free
 from support.installation import Installation
 from support.sshd import NoSshd, SshdFleet
 
@@ -23,9 +24,18 @@ def fleet(hosts_directory: Path, host_user: str) -> Iterator[SshdFleet]:
 
 
 @pytest.fixture(scope="session")
-def installation(tmp_path_factory: pytest.TempPathFactory, fleet: SshdFleet) -> Iterator[Installation]:
+def check_in_address() -> str:
+    """Where the installation's hosts check in."""
+    return f"127.0.0.1:{any_free(1)[0]}"
+
+
+@pytest.fixture(scope="session")
+def installation(
+    tmp_path_factory: pytest.TempPathFactory, fleet: SshdFleet, check_in_address: str
+) -> Iterator[Installation]:
     """`chargehand up` with the fleet and 600 simulated hosts (sim00001 …) in its inventory."""
-    made = Installation(tmp_path_factory.mktemp("installation") / "data")
+    data = tmp_path_factory.mktemp("installation") / "data"
+    made = Installation(data, {"CHECK_IN_ADDRESS": check_in_address})
     try:
         made.start()
         made.import_hosts(fleet.hosts)

@@ -59,7 +59,10 @@ def _row(document: HostDocument) -> Sequence[str]:
 @click.argument("name", shell_complete=complete_hosts)
 @common_options
 def show(asked: Asked, name: str) -> int:
-    """One host, by name or id."""
+    """One host, by name or id.
+
+    What stands behind `reported` is what the host says of itself, with its last check-in; nobody has verified it.
+    """
     from .frame import client_errors
 
     with client_errors(asked):
@@ -82,6 +85,9 @@ def _fields(document: HostDocument) -> list[tuple[str, str]]:
     rows += [("parameter", f"{name} = {value}") for name, value in host.parameters.items()]
     if document.reachable is not None:
         rows.append(("reachable", "yes" if document.reachable else f"no: {document.reachability_detail}"))
+    if document.last_check_in is not None:
+        rows.append(("last check-in", document.last_check_in.isoformat(timespec="seconds")))
+    rows += [(f"reported {name}", value) for name, value in document.reported_facts.items()]
     return [row for row in rows if row[1]]
 
 

@@ -23,7 +23,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 RUN_COMMAND = "Run Command"
 _OVERRIDES = (
-    "concurrency", "tries", "retry_interval", "splay", "time_to_pickup", "execution_timeout_interval",
+    "concurrency", "tries", "retry_interval", "splay", "time_to_pickup", "execution_timeout_interval", "wait_for_check_in",
 )  # fmt: skip
 
 _OPTIONS = (
@@ -48,6 +48,11 @@ _OPTIONS = (
     ),
     click.option(
         "--failure-limit", type=Share(), help="With --rolling: halt when more hosts than that have failed; default: 0."
+    ),
+    click.option(
+        "--wait-for-check-in/--no-wait-for-check-in",
+        default=None,
+        help="A host that cannot be reached is tried again when it checks in.",
     ),
     click.option("--start-at", type=Moment(), help="Start then, and not now."),
     click.option("--start-before", type=Moment(), help="Do not start it after that."),
@@ -80,7 +85,8 @@ def exec_(asked: Asked, command: Sequence[str], **options: Any) -> int:
     """Run a command line on hosts: the template "Run Command".
 
     One word is a line for the host's shell, pipes and all; several words are a command and its arguments, as they are.
-    Write options before the command, and -- between them.
+    Write options before the command, and -- between them. With --wait-for-check-in --time-to-pickup 2d a laptop that is away
+    has two days to come back.
     """
     line = command[0] if len(command) == 1 else shlex.join(command)
     return _invoke(asked, RUN_COMMAND, {"command": line}, {}, options)

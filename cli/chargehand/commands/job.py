@@ -131,12 +131,19 @@ def _plan_row(row: PlannedJobTaskDocument) -> Sequence[str]:
     return (due, str(row.batch or ""), row.host, row.proxy, row.status.value)
 
 
+def _waits(job_task: JobTaskDocument) -> bool:
+    """Whether it is told why its host is waited for."""
+    return job_task.status.value == "waiting_for_check_in"
+
+
 def _job_task_row(job_task: JobTaskDocument) -> Sequence[str]:
+    from ..terminal.escapes import visible
     from ..terminal.progress import why
     from ..terminal.summary import duration
 
     took = duration(job_task.ended_at - job_task.started_at) if job_task.ended_at and job_task.started_at else ""
-    reason = why(job_task) if job_task.reason or job_task.signal else ""
+    is_told = job_task.reason or job_task.signal
+    reason = why(job_task) if is_told else visible(job_task.detail)[:300] if _waits(job_task) else ""
     return (job_task.host, job_task.status.value, reason, str(job_task.attempts), took)
 
 

@@ -64,6 +64,9 @@ class Progress:
         words += [f"{self.count(status)} {status.value}" for status in _ENDED if self.count(status)]
         if self.active:
             words.append(f"{self.active} under way")
+        away = self.count(JobTaskStatus.WAITING_FOR_CHECK_IN)
+        if away:
+            words.append(f"{away} waiting for {'its' if away == 1 else 'their'} check-in")
         return ", ".join(words)
 
     def _sum(self, statuses: Iterable[JobTaskStatus]) -> int:

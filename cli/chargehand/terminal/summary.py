@@ -47,7 +47,9 @@ def cut(text: str, lines: int) -> tuple[str, int]:
 
 def last_line(invocation: JobInvocationDocument) -> str:
     """`203 hosts: 194 succeeded, 9 failed (6 exit status, 3 could not connect), in 3.2 s`."""
-    counts = ", ".join(f"{count} {status.value}" for status, count in invocation.counts.items() if count)
+    counts = ", ".join(
+        f"{count} {status.value.replace('_', ' ')}" for status, count in invocation.counts.items() if count
+    )
     reasons = ", ".join(f"{n} {reason.value.replace('_', ' ')}" for reason, n in invocation.reasons.items() if n)
     took = _took(invocation)
     return f"{invocation.total} host{'s' if invocation.total != 1 else ''}: {counts}" + (

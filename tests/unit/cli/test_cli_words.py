@@ -7,13 +7,14 @@ from uuid import UUID
 import click
 import pytest
 from chargehand.client.sse import EventParser, ServerEvent
+from chargehand.commands.host import _fields
 from chargehand.commands.targets import Ask, how_to_ask, targeting
 from chargehand.commands.types import Moment, NameAndValue, parse_duration
 from chargehand.errors import CommandError
 from chargehand.terminal.progress import Progress
 from chargehand.terminal.summary import cut, heading, in_order, job_document, last_line
 from chargehand.up.backoff import is_crash_loop, restart_delay_s, why_it_ended
-from chargehand_schemas.api import JobInvocationDocument, JobTaskDocument, OutputGroup
+from chargehand_schemas.api import HostDocument, JobInvocationDocument, JobTaskDocument, OutputGroup
 from chargehand_schemas.reasons import JobInvocationStatus, JobTaskStatus, Reason
 from hypothesis import given
 from hypothesis import strategies as st
@@ -138,6 +139,21 @@ def test_the_counts_are_said_in_words() -> None:
     progress = Progress()
     progress.take(invocation(total=5, counts={"succeeded": 2, "failed": 1, "running": 1, "waiting": 1}))
     assert progress.line() == "3 of 5 ended, 2 succeeded, 1 failed, 1 under way"
+    progress.take(invocation(total=3, counts={"succeeded": 1, "waiting_for_check_in": 2}))
+    assert progress.line() == "1 of 3 ended, 1 succeeded, 2 waiting for their check-in"
+
+
+def test_a_host_is_shown_with_what_it_says_of_itself_marked_as_its_own_words() -> None:
+    document = HostDocument.model_validate(
+        {
+            "host_id": ID, "host": {"name": "web1", "address": "10.0.0.1"}, "last_check_in": NOON,
+            "reported_facts": {"os.name": "Debian 12", "proxy": "lab"}, "facts_reported_at": NOON,
+        }
+    )  # fmt: skip
+    rows = dict(_fields(document))
+    assert rows["last check-in"] == "2026-11-24T12:00:00+00:00"
+    assert (rows["reported os.name"], rows["reported proxy"]) == ("Debian 12", "lab")
+    assert "proxy" not in rows, "what a host reports is never taken for what people assigned"
 
 
 def group(status: str, count: int, **more: object) -> OutputGroup:
