@@ -154,14 +154,18 @@ class Installation:
 
     def recording(self) -> Recording:
         """Everything that stands in the recorded topics now, raw, as a consumer reads it."""
+        return Recording.of(self.entries(), datetime.now(UTC))
+
+    def entries(self, topics: Iterable[str] = RECORDED_TOPICS) -> list[Entry]:
+        """What stands in these topics now and is believed, in the order of each partition."""
         # Not as the task's result: asyncio.run makes a text of that, when it sets the signal handler back.
         entries: list[Entry] = []
-        asyncio.run(self._record(entries))
-        return Recording.of(entries, datetime.now(UTC))
+        asyncio.run(self._record(topics, entries))
+        return entries
 
-    async def _record(self, entries: list[Entry]) -> None:
+    async def _record(self, names: Iterable[str], entries: list[Entry]) -> None:
         follower = KeyringFollower(self.kafka(), load_pinned_planner(self.data / "keys" / "planner.pub.json"))
-        topics = TopicFollower(self.kafka(), RECORDED_TOPICS)
+        topics = TopicFollower(self.kafka(), names)
         await follower.start()
         await topics.start()
         try:
