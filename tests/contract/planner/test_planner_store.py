@@ -194,7 +194,7 @@ def test_the_inventory_answers_for_names_ids_and_all_with_names_near_unknown_one
 
 
 def test_templates_are_found_by_name_id_and_version(store: PlannerStore) -> None:
-    seed, *_ = seeds.seeds((), (), NOON)
+    (seed,) = seeds.seeds((), (), NOON)
     store.record(Change([seed], moment=NOON))
     assert isinstance(seed.event, JobTemplateSaved)
     second = seed.event.model_copy(update={"version": 2, "name": "Run", "id": uuid4()})
@@ -325,7 +325,7 @@ def test_what_is_published_keeps_its_order_and_facts_come_before_what_follows_fr
     planned(store, invocation)
     kinds = [type(item) for item in drained(store)]
     assert kinds == [
-        HostRegistered, CommandDecided, *[JobTemplateSaved] * 3, JobInvocationAccepted, JobInvocationScheduled, JobTasksPlanned,
+        HostRegistered, CommandDecided, JobTemplateSaved, JobInvocationAccepted, JobInvocationScheduled, JobTasksPlanned,
         AttemptBound,
     ]  # fmt: skip
 

@@ -18,8 +18,8 @@ from uuid import UUID
 import psutil
 import pytest
 from chargehand.up.ports import any_free
-from chargehand_planner.core.seeds import text_of
 from chargehand_planner.shell.rendering.sandbox import Sandbox, Script
+from chargehand_planner.shell.seeded_texts import text_of
 from chargehand_proxy_agent.core import check_in as rules
 from chargehand_proxy_agent.core.check_in import Announcement, Answer, read_announcement
 from chargehand_proxy_agent.core.check_in_keys import filled, key_of

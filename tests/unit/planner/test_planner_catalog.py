@@ -13,9 +13,10 @@ from chargehand_planner.core.keys import EnrolLookups, Key, key_id
 from chargehand_planner.core.outcomes import Append, Decided, Outcome, Refused
 from chargehand_planner.core.rights import Person, Program
 from chargehand_planner.core.routing import routed
-from chargehand_planner.core.seeds import seeds, text_of
+from chargehand_planner.core.seeds import seeds
 from chargehand_planner.core.users import Token, UserLookups
 from chargehand_planner.shell.rendering.sandbox import Sandbox, analyse
+from chargehand_planner.shell.seeded_texts import seeded_texts, text_of
 from chargehand_schemas.catalog import (
     CommandDecided,
     EnrolmentTokenUsed,
@@ -173,17 +174,21 @@ def test_a_template_that_cannot_work_is_refused_with_its_name_and_line(
 
 
 def test_the_seed_is_made_once_and_never_over_somebodys_own() -> None:
-    made = seeds((), (), NOON)
+    made = seeds((), (), NOON, seeded_texts())
     assert [seed.event.name for seed in made if isinstance(seed.event, JobTemplateSaved)] == SEEDED
     assert isinstance(made[0].event, JobTemplateSaved) and made[0].event.body == '{{ input("command") }}'
-    assert seeds([seed.stream for seed in made], (), NOON) == ()
-    assert seeds((), SEEDED, NOON) == ()
-    assert seeds((made[0].stream,), (SEEDED[2],), NOON) == (made[1],)
+    assert seeds([seed.stream for seed in made], (), NOON, seeded_texts()) == ()
+    assert seeds((), SEEDED, NOON, seeded_texts()) == ()
+    assert seeds((made[0].stream,), (SEEDED[2],), NOON, seeded_texts()) == (made[1],)
 
 
 @pytest.mark.parametrize("name", SEEDED)
 def test_what_every_installation_begins_with_can_be_used(name: str) -> None:
-    (event,) = [s.event for s in seeds((), (), NOON) if isinstance(s.event, JobTemplateSaved) and s.event.name == name]
+    (event,) = [
+        s.event
+        for s in seeds((), (), NOON, seeded_texts())
+        if isinstance(s.event, JobTemplateSaved) and s.event.name == name
+    ]
     found = analyse(Sandbox(), event.body)
     assert {used for used, _ in found["inputs"]} == {one.name for one in event.inputs}
     assert not found["uses_host"], "one rendering for all hosts"

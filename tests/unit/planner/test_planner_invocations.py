@@ -38,7 +38,7 @@ from chargehand_schemas.properties import ExecutionOverrides, ExecutionPropertie
 from chargehand_schemas.reasons import JobInvocationStatus, Refusal
 
 NOON = datetime(2026, 11, 24, 12, tzinfo=UTC)
-SEED, *_ = seeds((), (), NOON)
+(SEED,) = seeds((), (), NOON)
 assert isinstance(SEED.event, JobTemplateSaved)
 RUN_COMMAND: JobTemplateSaved = SEED.event
 WEB1, WEB2, DB1 = (UUID(int=number) for number in (1, 2, 3))

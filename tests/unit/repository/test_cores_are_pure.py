@@ -36,6 +36,7 @@ PURE = {
         "functools",
         "hashlib",
         "heapq",
+        "hmac",
         "html",
         "ipaddress",
         "itertools",

@@ -1,15 +1,12 @@
 """Templates that every installation begins with.
 
-Owns which there are; longer texts are in `seeded/`. One that somebody saved since is left alone.
+Owns which there are and what they ask for; longer texts come in as data. One that somebody saved since is left alone.
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from datetime import datetime
-from functools import cache
-from pathlib import Path
 from uuid import UUID
 
 from chargehand_schemas.catalog import JobTemplateSaved
@@ -24,33 +21,38 @@ RUN_COMMAND = "Run Command"
 INSTALL_CHECK_IN = "Install check-in"
 REMOVE_CHECK_IN = "Remove check-in"
 
-_PART = re.compile(r"^@([a-z_]+\.sh)@$", re.MULTILINE)
+_COMMAND = '{{ input("command") }}'
+_NO_TEXTS: Mapping[str, str] = {}
 
 
-def seeds(known: Collection[UUID], names: Collection[str], now: datetime) -> tuple[Append, ...]:
-    """Those templates whose id and name are not there yet."""
-    ids = {name: item_id("seeded-template", name) for name in _SEEDS}
+def seeds(
+    known: Collection[UUID], names: Collection[str], now: datetime, texts: Mapping[str, str] = _NO_TEXTS
+) -> tuple[Append, ...]:
+    """Those templates whose id and name are not there yet. `texts`: bodies by the name of their template, of those that have a
+    longer one; without its text a template is not made."""
+    bodies = {RUN_COMMAND: _COMMAND, **texts}
+    ids = {name: item_id("seeded-template", name) for name in _SEEDS if name in bodies}
     missing = [name for name, template_id in ids.items() if template_id not in known and name not in names]
-    return tuple(Append(ids[name], 1, _SEEDS[name](name, now)) for name in missing)
+    return tuple(Append(ids[name], 1, _SEEDS[name](name, bodies[name], now)) for name in missing)
 
 
-def _run_command(name: str, now: datetime) -> JobTemplateSaved:
+def _run_command(name: str, body: str, now: datetime) -> JobTemplateSaved:
     return _saved(
         name,
         now,
         "Commands",
-        '{{ input("command") }}',
+        body,
         "Run %{command}",
         TemplateInput(name="command", required=True, description="The command to run on the host."),
     )
 
 
-def _install_check_in(name: str, now: datetime) -> JobTemplateSaved:
+def _install_check_in(name: str, body: str, now: datetime) -> JobTemplateSaved:
     return _saved(
         name,
         now,
         "Check-in",
-        text_of("install_check_in.sh"),
+        body,
         "Install check-in at %{address}",
         TemplateInput(
             name="address",
@@ -71,11 +73,11 @@ def _install_check_in(name: str, now: datetime) -> JobTemplateSaved:
     )
 
 
-def _remove_check_in(name: str, now: datetime) -> JobTemplateSaved:
-    return _saved(name, now, "Check-in", text_of("remove_check_in.sh"), "Remove check-in")
+def _remove_check_in(name: str, body: str, now: datetime) -> JobTemplateSaved:
+    return _saved(name, now, "Check-in", body, "Remove check-in")
 
 
-_SEEDS: dict[str, Callable[[str, datetime], JobTemplateSaved]] = {
+_SEEDS: dict[str, Callable[[str, str, datetime], JobTemplateSaved]] = {
     RUN_COMMAND: _run_command,
     INSTALL_CHECK_IN: _install_check_in,
     REMOVE_CHECK_IN: _remove_check_in,
@@ -100,10 +102,3 @@ def _saved(
         properties=ExecutionProperties(),
         description_format=description,
     )
-
-
-@cache
-def text_of(name: str) -> str:
-    """A text of `seeded/`; a line `@name.sh@` in it stands for that text, whole."""
-    text = (Path(__file__).parent / "seeded" / name).read_text(encoding="utf-8")
-    return _PART.sub(lambda part: text_of(part[1]).rstrip("\n"), text)

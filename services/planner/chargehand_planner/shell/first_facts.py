@@ -17,6 +17,7 @@ from chargehand_schemas.reasons import Role
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
 
 from ..core import keys, seeds, users
+from .seeded_texts import seeded_texts
 from .settings import PlannerSettings
 from .store import Change, Conflict, PlannerStore
 
@@ -35,7 +36,7 @@ def record_first_facts(store: PlannerStore, settings: PlannerSettings, own_keys:
     known = {key.kid for key in store.all_keys()}
     own = writer_of(public_document(own_keys, Role.PLANNER, "planner"))
     appends = [
-        *seeds.seeds(templates.keys(), templates.values(), now),
+        *seeds.seeds(templates.keys(), templates.values(), now, seeded_texts()),
         *keys.trust([own, *_trusted(settings.trusted_keys_file)], known, now),
         *_administrator(store, settings.bootstrap_admin_file, now),
     ]
