@@ -2,6 +2,8 @@
 
 import contextlib
 import os
+import re
+import shlex
 import signal
 import socket
 import subprocess
@@ -20,6 +22,7 @@ from support.sshd import SshdFleet, SshHost
 from support.waiting import wait_until
 
 AWAY = "web6"
+HOW_TO = Path(__file__).parents[2] / "docs" / "how-to" / "check-in.md"
 WITHIN = timedelta(seconds=30)
 SOON_S = 5.0
 
@@ -169,6 +172,27 @@ def test_s58_a_check_in_before_the_failed_attempt_is_reported_is_not_lost(laptop
     until_state(laptop.installation, job, "succeeded")
     (row,) = laptop.installation.json("job", "show", job)["job_tasks"]
     assert (row["attempts"], row["exit_status"]) == (2, 0)
+
+
+def test_s58_the_how_to_does_what_it_says(laptop: Laptop) -> None:
+    """Its commands one after the other, on a host that is there."""
+    lines = re.findall(r"^\$ chargehand (.*)$", HOW_TO.read_text(encoding="utf-8"), flags=re.MULTILINE)
+    for line in lines:
+        words = [AWAY if word == "laptop7" else word for word in shlex.split(line)]
+        if "--input" in words:
+            assert words[-4:] == [
+                "--input",
+                "address=https://proxy.example.org:8710",
+                "--input",
+                "ca_file=/etc/ssl/proxy-ca.pem",
+            ]
+            words[-4:] = ["--input", f"address=http://{laptop.address}"]
+        is_without_cron = "Install check-in" in words and not find_program("crontab")
+        laptop.installation.run(*words, status=1 if is_without_cron else None if words[0] == "job" else 0)
+    assert [shlex.split(line)[:2] for line in lines] == [
+        ["invoke", "Install check-in"], ["exec", "--host"], ["job", "show"], ["host", "show"], ["invoke", "Remove check-in"],
+    ]  # fmt: skip
+    assert not laptop.directory.exists()
 
 
 def test_s58_what_a_host_reports_is_shown_as_its_own_words_and_does_nothing(laptop: Laptop) -> None:

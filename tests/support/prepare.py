@@ -25,6 +25,7 @@ NEEDED = (
     ("dash", "dash", "a shell the host-side wrapper must work in"),
     ("busybox", "busybox", "a shell the host-side wrapper must work in"),
     ("ksh", "ksh", "a shell the host-side wrapper must work in"),
+    ("crontab", "cron", "what a host runs its check-in by"),
     ("ip", "iproute2", "network segments that cannot see each other"),
 )
 _POLICY = Path("/usr/sbin/policy-rc.d")

@@ -35,6 +35,7 @@ CRONTAB = """#!/bin/sh
 file=$(dirname "$0")/../crontab.txt
 case $1 in
 -l) exec cat "$file" ;;
+-r) exec rm "$file" ;;
 -) exec cat >"$file" ;;
 *) exec cat "$1" >"$file" ;;
 esac
@@ -197,6 +198,10 @@ async def test_it_is_installed_checks_in_is_renewed_and_removed_without_root(mac
     assert (status, machine.crontab, machine.directory.exists()) == (0, "5 4 * * * theirs\n", False), said
     status, said = await machine.run(text=remove)
     assert (status, said) == (0, f"check-in: {machine.directory} is not there\n")
+    (machine.root / "crontab.txt").unlink()
+    assert (await machine.install(local(proxy)))[0] == 0
+    assert (await machine.run(text=remove))[0] == 0
+    assert not (machine.root / "crontab.txt").exists(), "no empty crontab where there was none"
 
 
 async def test_facts_are_those_of_executable_files_and_bounded_in_time_and_size(machine: Machine, proxy: Proxy) -> None:

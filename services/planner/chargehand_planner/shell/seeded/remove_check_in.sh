@@ -33,7 +33,12 @@ mark="# chargehand check-in $dir"
 if command -v crontab >/dev/null && lines=$(crontab -l 2>/dev/null); then
     case $lines in
     *"$mark"*)
-        if printf '%s\n' "$lines" | grep -vF "$mark" | crontab -; then said "removed the lines of cron"; else trouble "change the crontab"; fi
+        rest=$(printf '%s\n' "$lines" | grep -vF "$mark")
+        if if [ "$rest" ]; then printf '%s\n' "$rest" | crontab -; else crontab -r; fi; then
+            said "removed the lines of cron"
+        else
+            trouble "change the crontab"
+        fi
         ;;
     esac
 fi
