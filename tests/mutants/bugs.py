@@ -239,4 +239,16 @@ BUGS = (
         ),
         ("cancel", "slow"),
     ),
+    Mutant(
+        "check-in-of-anyone",
+        "an agent of another proxy wakes what waits for a check-in",
+        (
+            Edit(
+                _ENGINE,
+                "last_check_in=self.check_ins.get((job_task.host_id, job_task.proxy)),",
+                "last_check_in=max((at for key, at in self.check_ins.items() if key[0] == job_task.host_id), default=None),",
+            ),
+        ),
+        ("cut",),
+    ),
 )

@@ -66,7 +66,7 @@ from .bus import Bus, Group, Member, Place, Reader, Record
 from .hosts import CONNECT_TIMEOUT_S, Host, Name, Watch
 from .world import Action, Process
 
-PROXY = "local"
+PROXY, OTHER_PROXY = "local", "lab"
 PROVIDER = "simulated"
 HEARTBEAT_S = 10.0
 COMMIT_S = 0.5
@@ -266,11 +266,11 @@ class SimulatedAgent(Process):
         place = Place(EXECUTION_EVENTS.name, self.partition_of[item.job_invocation_id])
         self.bus.send(self, place, [(item, b"")], acked)
 
-    def check_in(self, host: Host) -> None:
-        """A host announces itself at this agent, which vouches for it."""
+    def check_in(self, host: Host, proxy: str = PROXY) -> None:
+        """A host announces itself at this agent, which vouches for it; or an agent of another proxy says so."""
         at = self.clock()
         event = HostCheckedIn(
-            id=item_id("check-in", host.host_id, at), time=at, host_id=host.host_id, proxy=PROXY, agent_id=self.name,
+            id=item_id("check-in", host.host_id, proxy, at), time=at, host_id=host.host_id, proxy=proxy, agent_id=self.name,
             checked_in_at=at,
         )  # fmt: skip
         self.bus.send(self, Place(HOST_EVENTS.name, 0), [(event, b"")])

@@ -47,7 +47,7 @@ class Promises:
         self._properties: dict[UUID, ExecutionProperties] = {}
         self._tries: dict[UUID, tuple[int, datetime]] = {}
         self._succeeded: dict[UUID, datetime] = {}
-        self._check_ins: dict[UUID, datetime] = {}
+        self._check_ins: dict[tuple[UUID, str], datetime] = {}
         self._waits_for: dict[UUID, AttemptDue] = {}
         self._last_due: dict[UUID, AttemptDue] = {}
         self._cancelled: dict[UUID, datetime] = {}
@@ -97,7 +97,7 @@ class Promises:
         elif isinstance(item, AttemptEnded) and item.exit_status == 0:
             self._succeeded.setdefault(item.job_task_id, now)
         elif isinstance(item, HostCheckedIn):
-            self._check_ins[item.host_id] = item.checked_in_at
+            self._check_ins[item.host_id, item.proxy] = item.checked_in_at
         if topic != DISPATCH_EVENTS.name:
             return
         if isinstance(item, JobTaskEnded):
@@ -150,14 +150,25 @@ class Promises:
             raise BrokenPromise(
                 "tries", item.job_task_id, f"not picked up {item.time - first} after its first dispatch"
             )
-        due, at = self._waits_for.get(item.job_task_id), self._check_ins.get(item.host_id)
+        due = self._waits_for.get(item.job_task_id)
+        at = None if due is None else self._check_ins.get((item.host_id, due.proxy))
         if due is not None and at is not None and at >= due.issued_at and item.time > at + HEARD_AFTER:
             raise BrokenPromise("no lost job", item.job_task_id, f"not tried though its host checked in at {at}")
+
+    def _was_woken(self, item: AttemptDue, waited: AttemptDue) -> None:
+        """Rule CHK: by its host, at the proxy whose slot it had. (The late end of an attempt of unknown end may decide otherwise.)"""
+        at = self._check_ins.get((item.host_id, waited.proxy))
+        if at is None or at < waited.issued_at:
+            raise BrokenPromise(
+                "limits", item.job_task_id, f"tried at {item.issued_at} though its host has not checked in"
+            )
 
     def _hear_due(self, item: AttemptDue) -> None:
         self._last_due[item.job_task_id] = item
         self._dues[item.job_task_id, item.attempt] = item
-        self._waits_for.pop(item.job_task_id, None)
+        waited = self._waits_for.pop(item.job_task_id, None)
+        if waited is not None and not waited.unknown and not item.unknown:
+            self._was_woken(item, waited)
         if self._tries.get(item.job_task_id, (-1, item.time))[0] != item.tried:
             self._tries[item.job_task_id] = (item.tried, item.issued_at)
         cancelled = self._cancelled.get(item.job_invocation_id)

@@ -26,7 +26,7 @@ from chargehand_schemas.topics import (
 )
 
 from ..checker import Entry, Recording, check
-from .agent import LIMITS, PROXY, SimulatedAgent
+from .agent import LIMITS, OTHER_PROXY, PROXY, SimulatedAgent
 from .bus import Bus, Group, Place, Record
 from .dispatcher import SimulatedDispatcher
 from .hosts import Host, Job
@@ -314,6 +314,9 @@ class _Run:
             host.cut()
             return
         host.go_away(fault.size)
+        # Of another proxy, whose word must wake nobody.
+        agent = self.agents[0]
+        agent.after(1 + fault.extra * 5, lambda: agent.check_in(host, OTHER_PROXY))
         if fault.extra < 0.7 and fault.size < LONGEST_S:
             self._check_in_later(host, fault.size)
 

@@ -172,6 +172,17 @@ async def test_what_is_filled_into_a_script_is_in_no_file_argument_or_environmen
     assert not any("tell-nobody" in path.read_text() for path in kept)
 
 
+async def test_what_is_filled_in_reaches_the_effective_user_too(host: ShellHost) -> None:
+    if os.geteuid() != 0:
+        pytest.skip("only root becomes another user without a password")
+    host.home.chmod(0o755)
+    order = start_order(
+        "echo 'not filled'", filled="id -un; echo filled", effective_user="nobody", effective_user_method="su"
+    )
+    assert text_of(await host.run(order)).decode().split() == ["nobody", "filled"]
+    assert [path.name for path in host.home.rglob("*.fl")] == []
+
+
 async def test_the_user_has_their_own_umask_and_the_directory_is_nobody_elses(host: ShellHost) -> None:
     host.umask = 0o002
     order = start_order("touch made; umask")
