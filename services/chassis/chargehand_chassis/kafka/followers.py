@@ -17,6 +17,7 @@ from chargehand_schemas.topics import CATALOG_EVENTS
 from ..errors import TransientFailure
 from ..settings import KafkaSettings
 from .connection import connection
+from .patience import Patience
 from .records import KafkaRecord, Received, Rejected, read_record
 
 Start = Literal["beginning", "end"] | Mapping[TopicPartition, int]
@@ -32,14 +33,15 @@ class TopicFollower:
             **connection(settings),
             enable_auto_commit=False,
             auto_offset_reset="earliest",
-            fetch_max_wait_ms=500,
             max_partition_fetch_bytes=2 * 1024 * 1024,
         )
+        self._patience = Patience(self._consumer)
         self.partitions: list[TopicPartition] = []
 
     async def start(self) -> None:
         """TransientFailure if a topic is not there."""
         await self._consumer.start()
+        self._patience.looked(True)
         for topic in self._topics:
             numbers = await self._partitions_for(topic)
             self.partitions += [TopicPartition(topic, number) for number in sorted(numbers)]
@@ -67,9 +69,13 @@ class TopicFollower:
             for partition in self.partitions:
                 self._consumer.seek(partition, self._start.get(partition, 0))
 
-    async def getmany(self, timeout_ms: int = 1000, max_records: int = 1000) -> dict[TopicPartition, list[Any]]:
-        """What has arrived, by partition in offset order; empty after `timeout_ms`."""
-        return dict(await self._consumer.getmany(timeout_ms=timeout_ms, max_records=max_records))
+    async def getmany(self, timeout_ms: int | None = 1000, max_records: int = 1000) -> dict[TopicPartition, list[Any]]:
+        """What has arrived, by partition in offset order; empty after `timeout_ms`. None: the longer, the longer nothing came."""
+        if timeout_ms is None:
+            timeout_ms = round(2000 * self._patience.wait_s)
+        records = dict(await self._consumer.getmany(timeout_ms=timeout_ms, max_records=max_records))
+        self._patience.looked(bool(records))
+        return records
 
     async def end_offsets(self) -> dict[TopicPartition, int]:
         """The offsets after the last records, fetched now."""
@@ -110,7 +116,7 @@ class KeyringFollower:
         self._also = also
         self._nouns = (*_KEY_NOUNS, *(f"chargehand.{noun}.".encode() for noun in nouns))
         self._follower = TopicFollower(settings, [CATALOG_EVENTS.name])
-        # A connection of its own: on the follower's the question would wait behind its long fetch, for half a second.
+        # A connection of its own: on the follower's the question would wait behind its long fetch.
         self._asker = AIOKafkaConsumer(**connection(settings), enable_auto_commit=False)
         self._turn = asyncio.Condition()
         self._task: asyncio.Task[None] | None = None
@@ -174,7 +180,7 @@ class KeyringFollower:
     async def _follow(self) -> None:
         try:
             while True:
-                for partition, records in (await self._follower.getmany()).items():
+                for partition, records in (await self._follower.getmany(None)).items():
                     for record in records:
                         self._fold(record)
                     self._seen[partition] = records[-1].offset + 1

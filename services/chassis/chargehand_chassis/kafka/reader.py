@@ -5,6 +5,7 @@ Owns assignment, seeking, and the watch for a consumer that has silently stopped
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Any
@@ -17,6 +18,7 @@ from ..errors import TransientFailure
 from ..metrics import METRICS
 from ..settings import KafkaSettings
 from .connection import connection
+from .patience import Patience
 
 Assigned = Callable[[list[TopicPartition]], Awaitable[Mapping[TopicPartition, int]]]
 Revoked = Callable[[list[TopicPartition]], Awaitable[None]]
@@ -61,32 +63,55 @@ class PartitionReader:
             heartbeat_interval_ms=session_ms // 3,
             rebalance_timeout_ms=session_ms + 2_000,
             max_partition_fetch_bytes=2 * 1024 * 1024,
-            fetch_max_wait_ms=500,
         )
-        # A connection of its own: on the consumer's the question would wait behind its long fetch, for half a second.
+        self._patience = Patience(self._consumer)
+        # A connection of its own: on the consumer's the question would wait behind its long fetch.
         self._asker = AIOKafkaConsumer(**connection(settings), enable_auto_commit=False)
 
     async def start(self) -> None:
         await self._asker.start()
         self._consumer.subscribe(self._topics, listener=_Listener(self))
         await self._consumer.start()
+        self._patience.looked(True)
 
     async def stop(self) -> None:
         await self._consumer.stop()
         await self._asker.stop()
 
-    async def getmany(self, timeout_ms: int = 1000, max_records: int = 500) -> dict[TopicPartition, list[Any]]:
-        """What has arrived, by partition in offset order; empty after `timeout_ms`. Raises what `on_assigned` raised."""
+    async def getmany(
+        self, timeout_ms: int = 1000, max_records: int = 500, stopping: asyncio.Event | None = None
+    ) -> dict[TopicPartition, list[Any]]:
+        """What has arrived, by partition in offset order; empty after `timeout_ms`, or when `stopping` is set. Raises what
+        `on_assigned` raised."""
         if self._failure is not None:
             raise self._failure
         assignments = self._assignments
-        records = dict(await self._consumer.getmany(timeout_ms=timeout_ms, max_records=max_records))
+        records = await self._get(timeout_ms, max_records, stopping)
         if self._failure is not None:
             raise self._failure
+        self._patience.looked(bool(records) or assignments != self._assignments)
         if records:
             self._advanced = time.monotonic()
         await self._check_progress()
         return records if self._on_assigned is None else self._of_our_positions(records, assignments)
+
+    async def _get(
+        self, timeout_ms: int, max_records: int, stopping: asyncio.Event | None
+    ) -> dict[TopicPartition, list[Any]]:
+        records = dict(await self._consumer.getmany(timeout_ms=0, max_records=max_records))
+        if records:
+            return records
+        waiting = self._consumer.getmany(timeout_ms=timeout_ms, max_records=max_records)
+        if stopping is None:
+            return dict(await waiting)
+        getting, stop = asyncio.ensure_future(waiting), asyncio.ensure_future(stopping.wait())
+        try:
+            await asyncio.wait({getting, stop}, return_when=asyncio.FIRST_COMPLETED)
+            return dict(getting.result()) if getting.done() else {}
+        finally:
+            # A consumer that is interrupted while it waits has taken nothing yet.
+            getting.cancel()
+            stop.cancel()
 
     def _of_our_positions(
         self, records: Mapping[TopicPartition, list[Any]], assignments: int
@@ -131,7 +156,7 @@ class PartitionReader:
     async def beginning_offsets(self, partitions: Iterable[TopicPartition]) -> dict[TopicPartition, int]:
         """The offsets of the first records left. TransientFailure if they cannot be fetched."""
         try:
-            return dict(await self._consumer.beginning_offsets(list(partitions)))
+            return dict(await self._asker.beginning_offsets(list(partitions)))
         except KafkaError as error:
             raise TransientFailure(f"the beginnings of the log cannot be fetched: {error!r}") from error
 

@@ -102,26 +102,31 @@ class Inbox:
     async def run(self, stopping: asyncio.Event, beat: Callable[[], None], ready: Callable[[], None]) -> None:
         """Read until told to stop. Raises what a restart may repair, and FatalFailure for a log that was cut."""
         await self._reader.start()
+        telling = asyncio.create_task(self._tell(ready), name="ready")
         try:
             while not stopping.is_set():
                 beat()
-                await self._turn()
+                await self._turn(stopping)
                 self._check_helpers()
-                if self._is_assigned.is_set():
-                    ready()
             await self._save()
         finally:
+            telling.cancel()
             await self._parts.binder.stop()
             await self._reader.stop()
 
-    async def _turn(self) -> None:
-        batches = await self._reader.getmany(timeout_ms=500, max_records=RECORDS_AT_ONCE)
+    async def _turn(self, stopping: asyncio.Event) -> None:
+        batches = await self._reader.getmany(timeout_ms=1000, max_records=RECORDS_AT_ONCE, stopping=stopping)
         await self._follower.meet(record for records in batches.values() for record in records)
         # People wait for the answer to a command; attempts have their not_after.
         for tp in sorted(batches, key=lambda tp: (tp.topic != COMMANDS.name, tp)):
             await self._take_records((tp.topic, tp.partition), batches[tp])
         if time.monotonic() - self._saved_at > SAVE_EVERY_S:
             await self._save()
+
+    async def _tell(self, ready: Callable[[], None]) -> None:
+        """Ready as soon as partitions are ours: who started us waits for that."""
+        await self._is_assigned.wait()
+        ready()
 
     def _check_helpers(self) -> None:
         failure = self._follower.failure() or self._parts.binder.failure()

@@ -95,7 +95,8 @@ class Commands:
         if self._offsets.has_failed:
             await self._wait_for_the_journal(reader)
             return
-        batches = await reader.getmany(timeout_ms=200, max_records=RECORDS_AT_ONCE)
+        stopping = self._context.stopping
+        batches = await reader.getmany(timeout_ms=1000, max_records=RECORDS_AT_ONCE, stopping=stopping)
         await self._keyring.meet(record for records in batches.values() for record in records)
         for partition, records in batches.items():
             for record in records:
