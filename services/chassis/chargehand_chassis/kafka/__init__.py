@@ -5,6 +5,7 @@ from .connection import TopicPartition, connection, partition_of
 from .dead_letters import DeadLetters
 from .followers import KeyringFollower, TopicFollower
 from .marks import Cut, Mark, check_log, find_cuts, is_cut
+from .patience import Patience
 from .publisher import Publisher
 from .reader import PartitionReader
 from .records import KafkaRecord, Received, Rejected, read_record
@@ -16,6 +17,7 @@ __all__ = [
     "KeyringFollower",
     "Mark",
     "PartitionReader",
+    "Patience",
     "Publisher",
     "Received",
     "Rejected",

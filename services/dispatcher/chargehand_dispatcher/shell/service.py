@@ -30,7 +30,7 @@ from chargehand_chassis.kafka import (
 )
 from chargehand_chassis.keys import load_keys, load_pinned_planner
 from chargehand_chassis.metrics import METRICS
-from chargehand_chassis.runner import Context, run_service
+from chargehand_chassis.runner import Context, calm_garbage_collector, run_service
 from chargehand_schemas.base import InvocationItem, Item
 from chargehand_schemas.batches import Outgoing
 from chargehand_schemas.catalog import ProxyChanged
@@ -121,6 +121,7 @@ class Dispatcher:
             stall_after_s=self._settings.stall_after.total_seconds(),
         )
         await self._reader.start()
+        calm_garbage_collector()
         async with asyncio.TaskGroup() as group:
             tasks = [
                 group.create_task(work(), name=work.__name__)

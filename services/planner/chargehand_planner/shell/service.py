@@ -17,7 +17,7 @@ from chargehand_chassis.clock import now
 from chargehand_chassis.errors import FatalFailure
 from chargehand_chassis.kafka import DeadLetters, KeyringFollower, Publisher, ensure_topics
 from chargehand_chassis.keys import OwnKeys, load_keys, load_pinned_planner
-from chargehand_chassis.runner import Context, run_service
+from chargehand_chassis.runner import Context, calm_garbage_collector, run_service
 
 from ..core import rights
 from .binder import Binder
@@ -53,6 +53,7 @@ class _Planner:
 async def serve(context: Context[PlannerSettings]) -> None:
     """Serve until `context.stopping`: then finish what was taken, publish what is stored, and return."""
     async with _started(context) as planner, asyncio.TaskGroup() as tasks:
+        calm_garbage_collector()
         relaying = tasks.create_task(planner.relay.run(context.watch("relay").beat), name="relay")
         asides = [
             tasks.create_task(planner.relay.listen(), name="listen"),

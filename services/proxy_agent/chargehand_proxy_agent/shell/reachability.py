@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from itertools import chain, islice
 from uuid import UUID
 
 from chargehand_chassis.clock import now
@@ -29,7 +30,8 @@ class Reachability:
     def __init__(self, publisher: Publisher, journal: Journal, facts: Callable[[], AgentFacts]) -> None:
         self._publisher, self._journal, self._facts = publisher, journal, facts
         self._known = journal.reachability()
-        self._unsaid: dict[UUID, rules.Seen] = {}
+        self._bad: dict[UUID, rules.Seen] = {}
+        self._good: dict[UUID, rules.Seen] = {}
         self._wake = asyncio.Event()
 
     def note(self, host_id: UUID, is_reachable: bool, why: str = "", detail: str = "") -> None:
@@ -37,8 +39,9 @@ class Reachability:
         if not rules.is_change(self._known, host_id, is_reachable):
             return
         self._known[host_id] = is_reachable
-        self._unsaid.pop(host_id, None)
-        self._unsaid[host_id] = rules.Seen(is_reachable, now(), why, detail)
+        for unsaid in (self._bad, self._good):
+            unsaid.pop(host_id, None)
+        (self._good if is_reachable else self._bad)[host_id] = rules.Seen(is_reachable, now(), why, detail)
         self._wake.set()
 
     async def tell(self) -> None:
@@ -46,20 +49,22 @@ class Reachability:
         while True:
             await self._wake.wait()
             # Bad news first: those are what people wait for.
-            chosen = sorted(self._unsaid.items(), key=lambda row: row[1].is_reachable)[:PER_SECOND]
-            await self._say(chosen)
-            if not self._unsaid:
+            await self._say(list(islice(chain(self._bad.items(), self._good.items()), PER_SECOND)))
+            if not self._bad and not self._good:
                 self._wake.clear()
             await asyncio.sleep(1)
 
     async def _say(self, rows: list[tuple[UUID, rules.Seen]]) -> None:
+        facts = self._facts()
+        events = [(host_id, rules.observed(host_id, seen, facts)) for host_id, seen in rows]
         try:
-            for host_id, seen in rows:
-                event = rules.observed(host_id, seen, self._facts())
-                await self._publisher.publish([Outgoing(HOST_EVENTS.name, rules.key(host_id), event)])
+            await self._publisher.publish(
+                [Outgoing(HOST_EVENTS.name, rules.key(host), event) for host, event in events]
+            )
         except PublishFailed:
             return
         for host_id, seen in rows:
-            if self._unsaid.get(host_id) is seen:
-                del self._unsaid[host_id]
+            for unsaid in (self._bad, self._good):
+                if unsaid.get(host_id) is seen:
+                    del unsaid[host_id]
         await self._journal.note_reachability({host_id: seen.is_reachable for host_id, seen in rows})

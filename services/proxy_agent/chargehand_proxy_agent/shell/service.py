@@ -21,7 +21,7 @@ from chargehand_chassis.clock import now
 from chargehand_chassis.errors import PublishFailed, TransientFailure
 from chargehand_chassis.kafka import DeadLetters, KeyringFollower, Publisher, topics_ready
 from chargehand_chassis.keys import load_pinned_planner
-from chargehand_chassis.runner import Context, run_service
+from chargehand_chassis.runner import Context, calm_garbage_collector, run_service
 from chargehand_schemas.keyring import Writer
 
 from ..core.facts import AgentFacts
@@ -98,6 +98,7 @@ async def _run(context: Context[AgentSettings], stack: AsyncExitStack) -> None:
         await stack.enter_async_context(_background(check_ins.carry()))
         await stack.enter_async_context(endpoint.listening(check_ins.announce))
     async with _background(outbox.carry(), reachability.tell(), presence.beat(), _prune(journal)):
+        calm_garbage_collector()
         attempts.restore(journal.unfinished())
         await commands.read()
         await _stop(context, attempts, outbox, presence, providers)

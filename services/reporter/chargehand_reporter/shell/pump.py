@@ -18,7 +18,7 @@ from typing import Any
 
 import faust
 from chargehand_chassis.errors import TransientFailure
-from chargehand_chassis.kafka import connection
+from chargehand_chassis.kafka import Patience, connection
 from faust.types.auth import SASLMechanism
 
 from .settings import ReporterSettings
@@ -73,6 +73,7 @@ class Pump:
         self._drained = asyncio.Event()
         self._drained.set()
         self._app: Any = None
+        self._patience: Patience | None = None
 
     async def start(self) -> None:
         """Join the group. Records come as soon as partitions are assigned."""
@@ -83,6 +84,8 @@ class Pump:
         self._app.agent(channel, name="pump", concurrency=1)(self._pump)
         self._app.finalize()
         await self._app.start()
+        self._patience = Patience(self._app.consumer._thread._consumer)
+        self._patience.looked(True)
 
     async def stop(self) -> None:
         """Commit what is acknowledged and leave the group. A crashed application raises here, and is gone anyway."""
@@ -113,6 +116,7 @@ class Pump:
             message.headers or (),
         )
         size = len(message.value or b"")
+        self._be_patient(True)
         self._waiting.append(Pumped(record, size, stream, event))
         self._waiting_bytes += size
         self._filled.set()
@@ -139,6 +143,14 @@ class Pump:
         if not self._is_full():
             self._drained.set()
         return group
+
+    def look(self) -> None:
+        """To be called now and then: while nothing comes, Faust's consumer waits longer at the broker."""
+        self._be_patient(bool(self._waiting))
+
+    def _be_patient(self, has_news: bool) -> None:
+        if self._patience is not None:
+            self._patience.looked(has_news)
 
     def lags(self, positions: dict[tuple[str, int], int]) -> dict[tuple[str, int], int]:
         """Records between a position and the end, of each partition assigned here and read at least once."""

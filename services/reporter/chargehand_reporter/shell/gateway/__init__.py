@@ -33,6 +33,7 @@ _OPEN_STREAMS_END_WITHIN_S = 3
 _LOOK_EVERY_S = 2.0
 _LOOK_SOON_S = 0.1
 _CONNECT_AGAIN_S = 1.0
+_DATE_EVERY_S = 1.0
 
 
 def main() -> int:
@@ -90,11 +91,24 @@ def _listen(settings: GatewaySettings) -> socket.socket:
 
 
 class _Server(uvicorn.Server):
-    """uvicorn without its own signals, which the runner has; `is_open` once it listens."""
+    """uvicorn without its own signals, which the runner has; `is_open` once it listens. It ends when told to, and wakes once a
+    second for the date in its answers, where uvicorn looks ten times a second whether it is to end."""
 
     def __init__(self, configuration: uvicorn.Config) -> None:
         super().__init__(configuration)
         self.is_open = asyncio.Event()
+        self._is_to_end = asyncio.Event()
+
+    def end(self) -> None:
+        """Take no more requests, and let `serve` return."""
+        self.should_exit = True
+        self._is_to_end.set()
+
+    async def main_loop(self) -> None:
+        while not await self.on_tick(0):
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_DATE_EVERY_S):
+                    await self._is_to_end.wait()
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
@@ -146,12 +160,12 @@ async def _look(context: Context[GatewaySettings], gateway: Gateway) -> None:
         await asyncio.sleep(_LOOK_SOON_S if why else _LOOK_EVERY_S)
 
 
-async def _stop(context: Context[GatewaySettings], gateway: Gateway, server: uvicorn.Server) -> None:
+async def _stop(context: Context[GatewaySettings], gateway: Gateway, server: _Server) -> None:
     """End open streams first, so that their clients know where to go on, then take no more requests."""
     await context.stopping.wait()
     AppStatus.should_exit = True
     gateway.stop()
-    server.should_exit = True
+    server.end()
 
 
 async def _announce(context: Context[GatewaySettings], server: _Server, listener: socket.socket) -> None:
