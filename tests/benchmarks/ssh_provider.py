@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import json
 import time
 from collections.abc import Iterator, Sequence
@@ -19,6 +20,7 @@ import uvloop
 from benchmarks.figures import Figure, at_most
 from benchmarks.place import Place, Size, WrongResult, own_process
 from benchmarks.ssh_hosts import PRINTED
+from chargehand_chassis.runner import calm_garbage_collector
 from chargehand_proxy_agent.providers.port import Ended, Target
 from chargehand_proxy_agent.providers.ssh import SshProvider, SshSettings
 from support.visits import outcome, start, start_order
@@ -48,7 +50,7 @@ class _Pass:
 
 def measure(place: Place) -> list[Figure]:
     """Client CPU for each host, and hosts a second, on new and on open connections."""
-    with place.directory() as directory, simulated_hosts(_HOSTS[place.size], directory) as targets:
+    with place.directory() as directory, simulated_hosts(_HOSTS[place.size], directory) as targets, _as_in_the_agent():
         runs = [_run(targets, directory / f"agent{n}") for n in range(place.size.runs)]
     new, again = ([run[which] for run in runs] for which in (0, 1))
     return [
@@ -57,6 +59,18 @@ def measure(place: Place) -> list[Figure]:
         Figure("open connections", "ms CPU/host", tuple(one.ms for one in again), at_most(_MOST_MS_OPEN)),
         Figure("open connections", "hosts/s", tuple(one.rate for one in again)),
     ]
+
+
+@contextlib.contextmanager
+def _as_in_the_agent() -> Iterator[None]:
+    """Garbage is collected as the agent has it; then as it was."""
+    before = gc.get_threshold()
+    calm_garbage_collector()
+    try:
+        yield
+    finally:
+        gc.set_threshold(*before)
+        gc.unfreeze()
 
 
 def _run(targets: Sequence[Target], data: Path) -> tuple[_Pass, _Pass]:

@@ -188,7 +188,7 @@ def _common(order: StartOrder | LookOrder, around: Surroundings) -> dict[str, st
         "grace": _hundredths(order.grace),
         "cap": str(order.output_cap_bytes),
         "head": str(order.output_cap_bytes // 2),
-        "reap": _stripped(_source("reap.sh")),
+        "reap": _reap(),
     }
 
 
@@ -208,6 +208,12 @@ def _programs() -> tuple[str, str]:
     """The wrapper, in what every start needs and the rest."""
     usual, _, rare = _source("wrapper.sh").partition("\n# --- rare\n")
     return _stripped(usual), _stripped(rare)
+
+
+@cache
+def _reap() -> str:
+    """The part that outlives its connection."""
+    return _stripped(_source("reap.sh"))
 
 
 @cache
