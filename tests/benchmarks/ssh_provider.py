@@ -50,7 +50,7 @@ class _Pass:
 
 def measure(place: Place) -> list[Figure]:
     """Client CPU for each host, and hosts a second, on new and on open connections."""
-    with place.directory() as directory, simulated_hosts(_HOSTS[place.size], directory) as targets, _as_in_the_agent():
+    with place.directory() as directory, simulated_hosts(_HOSTS[place.size], directory) as targets, as_in_the_agent():
         runs = [_run(targets, directory / f"agent{n}") for n in range(place.size.runs)]
     new, again = ([run[which] for run in runs] for which in (0, 1))
     return [
@@ -62,7 +62,7 @@ def measure(place: Place) -> list[Figure]:
 
 
 @contextlib.contextmanager
-def _as_in_the_agent() -> Iterator[None]:
+def as_in_the_agent() -> Iterator[None]:
     """Garbage is collected as the agent has it; then as it was."""
     before = gc.get_threshold()
     calm_garbage_collector()

@@ -1,7 +1,7 @@
 """The ssh provider with 100 good hosts, alone and beside 1,000 that accept a connection and never say a word.
 
 Owns the comparison: how long a good host takes from the wish to its end, and what the bad ones cost in memory. The bad ones are
-one server in this process, to which each comes as another user, so that no connection is shared.
+one server in a process of its own, to which each comes as another user, so that no connection is shared.
 """
 
 from __future__ import annotations
@@ -9,18 +9,17 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from datetime import timedelta
 from pathlib import Path
 
 import psutil
 import uvloop
 from benchmarks.figures import Figure, at_most, percentile, ratio
-from benchmarks.place import Place, Size
-from benchmarks.ssh_provider import simulated_hosts, visit
+from benchmarks.place import Place, Size, own_process
+from benchmarks.ssh_provider import as_in_the_agent, simulated_hosts, visit
 from chargehand_proxy_agent.providers.port import Target
 from chargehand_proxy_agent.providers.ssh import SshProvider, SshSettings
-from support import hostile_ssh
 
 _GOOD = {Size.SHORT: 10, Size.SMALL: 100, Size.FULL: 100}
 _BAD = {Size.SHORT: 30, Size.SMALL: 1_000, Size.FULL: 1_000}
@@ -33,10 +32,18 @@ def measure(place: Place) -> list[Figure]:
     alone: list[float] = []
     beside: list[float] = []
     memory: list[float] = []
-    with place.directory() as directory, simulated_hosts(_GOOD[place.size], directory) as targets:
+    with (
+        place.directory() as directory,
+        simulated_hosts(_GOOD[place.size], directory) as targets,
+        as_in_the_agent(),
+        _silent_server() as port,
+    ):
+        bad = [
+            Target(f"bad{n}", f"bad{n}", address="127.0.0.1", port=port, user=f"x{n}") for n in range(_BAD[place.size])
+        ]
         for run in range(place.size.runs):
-            alone.append(_run(targets, 0, directory / f"alone{run}")[0])
-            took, mib = _run(targets, _BAD[place.size], directory / f"beside{run}")
+            alone.append(_run(targets, [], directory / f"alone{run}")[0])
+            took, mib = _run(targets, bad, directory / f"beside{run}")
             beside.append(took)
             memory.append(mib)
     by_itself = Figure("100 good hosts alone, p99", "ms", tuple(alone))
@@ -49,12 +56,12 @@ def measure(place: Place) -> list[Figure]:
     ]
 
 
-def _run(targets: Sequence[Target], bad: int, data: Path) -> tuple[float, float]:
+def _run(targets: Sequence[Target], bad: Sequence[Target], data: Path) -> tuple[float, float]:
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         return runner.run(_visit_all(targets, bad, data))
 
 
-async def _visit_all(targets: Sequence[Target], bad: int, data: Path) -> tuple[float, float]:
+async def _visit_all(targets: Sequence[Target], bad: Sequence[Target], data: Path) -> tuple[float, float]:
     settings = SshSettings(
         data_dir=data,
         config_files=(),
@@ -81,15 +88,24 @@ async def _timed(provider: SshProvider, target: Target) -> float:
 
 
 @contextlib.asynccontextmanager
-async def _hanging(provider: SshProvider, count: int) -> AsyncIterator[None]:
-    """So many connections under way, each to a server that accepted it."""
-    async with hostile_ssh.raw_server(hostile_ssh.hang) as port:
-        bad = [Target(f"bad{n}", f"bad{n}", address="127.0.0.1", port=port, user=f"x{n}") for n in range(count)]
-        tasks = [asyncio.create_task(provider.open(target)) for target in bad]
-        await asyncio.sleep(0)
+async def _hanging(provider: SshProvider, bad: Sequence[Target]) -> AsyncIterator[None]:
+    """Connections to these under way."""
+    tasks = [asyncio.create_task(provider.open(target)) for target in bad]
+    await asyncio.sleep(0)
+    try:
+        yield
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+@contextlib.contextmanager
+def _silent_server() -> Iterator[int]:
+    """The port of the bad ones, while their process runs."""
+    with own_process("benchmarks.silent_hosts") as process:
+        assert process.stdin is not None and process.stdout is not None
         try:
-            yield
+            yield int(process.stdout.readline())
         finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+            process.stdin.close()

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from functools import cached_property
 from typing import Any
 
 import asyncssh
 
 from ..details import harmless
 from ..port import CouldNotConnect
-from .client_keys import ClientKeys, KeyPairs
+from .client_keys import ClientKeys
 from .dialing import Gate, Resolver, dial, speaks_ssh, why_of
 from .host_keys import HostKeys, Judgement
 from .routes import Route
@@ -26,12 +27,17 @@ _ODD_HANDSHAKES = 16
 
 
 class Client(asyncssh.SSHClient):
-    """Our side of one connection: judges the host's key, and says when the connection is gone."""
+    """Our side of one connection: judges the host's key, and says when the connection is gone. What is known of the host is looked
+    up when it begins to speak: many never do."""
 
-    def __init__(self, judgement: Judgement) -> None:
-        self.judgement = judgement
+    def __init__(self, host_keys: HostKeys, route: Route) -> None:
+        self._host_keys, self._route = host_keys, route
         self.on_lost: Callable[[], None] | None = None
-        self.has_key = False
+
+    @cached_property
+    def judgement(self) -> Judgement:
+        """Raises CouldNotConnect (not_valid)."""
+        return Judgement(self._host_keys, self._route)
 
     def validate_host_public_key(self, host: str, addr: str, port: int, key: asyncssh.SSHKey) -> bool:
         return self.judgement.is_trusted(key)
@@ -58,11 +64,11 @@ class Connector:
         self, route: Route, through: asyncssh.SSHClientConnection | None
     ) -> tuple[asyncssh.SSHClientConnection, Client]:
         """Raises CouldNotConnect for everything that a host, a network or a file can cause."""
-        client = Client(Judgement(self._host_keys, route))
-        pairs = self._client_keys.of(route)
+        client = Client(self._host_keys, route)
+        self._check(route, client)
         try:
             async with asyncio.timeout(self._settings.connect_timeout.total_seconds()):
-                return await self._log_in(route, client, pairs, through), client
+                return await self._log_in(route, client, through), client
         except asyncssh.HostKeyNotVerifiable as error:
             why, detail = client.judgement.refused or ("host_key_changed", f"{route.label}: {harmless(str(error))}")
             raise CouldNotConnect(why, detail) from None
@@ -79,23 +85,29 @@ class Connector:
     def close(self) -> None:
         self._resolver.close()
 
+    def _check(self, route: Route, client: Client) -> None:
+        """Keys that the inventory or a configuration names cannot be used: that is said before anything is tried."""
+        if route.host_keys:
+            _ = client.judgement
+        if route.identity_files:
+            self._client_keys.of(route)
+
     async def _log_in(
-        self, route: Route, client: Client, pairs: KeyPairs, through: asyncssh.SSHClientConnection | None
+        self, route: Route, client: Client, through: asyncssh.SSHClientConnection | None
     ) -> asyncssh.SSHClientConnection:
-        options = self._options(route, client, pairs)
         if through is not None or route.proxy_command:
             async with self._gate.entered():
-                return await asyncssh.connect(tunnel=through, **options)
+                return await asyncssh.connect(tunnel=through, **self._options(route, client))
         sock = await dial(await self._resolver.resolve(route.address, route.port))
         try:
             gate = self._gate if await speaks_ssh(sock) else self._odd_gate
             async with gate.entered():
-                return await asyncssh.connect(sock=sock, **options)
+                return await asyncssh.connect(sock=sock, **self._options(route, client))
         except BaseException:
             sock.close()
             raise
 
-    def _options(self, route: Route, client: Client, pairs: KeyPairs) -> dict[str, Any]:
+    def _options(self, route: Route, client: Client) -> dict[str, Any]:
         """What asyncssh is given for one connection: it makes its options of these, which is a fifth of the cost of connecting."""
         if self._base is None:
             self._base = _prepare(self._settings)
@@ -107,7 +119,7 @@ class Connector:
             "port": route.port,
             "username": route.user,
             "client_factory": lambda: client,
-            "client_keys": list(pairs),
+            "client_keys": list(self._client_keys.of(route)),
             "known_hosts": lambda _host, _address, _port: known,
             "host_key_alias": client.judgement.known.name,
             "proxy_command": route.proxy_command or None,
