@@ -55,6 +55,7 @@ CheckIns = dict[tuple[UUID, str], datetime]
 """The latest check-in by host and by the proxy whose agent vouches for it."""
 INBOX = (PLANNING_EVENTS.name, EXECUTION_EVENTS.name)
 _IDLE_S = 30.0
+_COMMIT_EVERY_S = 1.0
 _FLUSH_AFTER_S = 1.0
 _TIDY_EVERY_S = 10.0
 _LOG_WITHIN_S = 10.0
@@ -89,6 +90,8 @@ class Dispatcher:
         self._said = asyncio.Event()
         self._taken = asyncio.Event()
         self._stored: dict[TopicPartition, int] = {}
+        self._uncommitted: dict[TopicPartition, int] = {}
+        self._committed_at = 0.0
         self._log_read_to: dict[int, datetime] = {}
         self._readable_since: datetime | None = None
         self._publishing_since: float | None = None
@@ -234,7 +237,15 @@ class Dispatcher:
             ]
             if groups:
                 await self._take(groups)
-                await self.reader.commit({TopicPartition(g.topic, g.partition): g.next_offset for g in groups})
+                self._uncommitted |= {TopicPartition(g.topic, g.partition): g.next_offset for g in groups}
+            await self._tell_kafka()
+
+    async def _tell_kafka(self) -> None:
+        """Positions for who watches the lag, now and then: ours are the store's, and each telling costs Kafka a write."""
+        moment = time.monotonic()
+        if self._uncommitted and moment - self._committed_at > _COMMIT_EVERY_S:
+            positions, self._uncommitted, self._committed_at = self._uncommitted, {}, moment
+            await self.reader.commit(positions)
 
     async def _take(self, groups: list[InboxGroup]) -> None:
         may_claim = not self._is_pressed()
