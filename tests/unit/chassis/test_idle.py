@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any, cast
 
 import pytest
+from aiokafka.consumer.fetcher import Fetcher as KafkaFetcher
 from chargehand_chassis.health import Health
 from chargehand_chassis.kafka.patience import LONGEST_S, SHORTEST_S, Patience
 
@@ -49,6 +50,12 @@ def test_a_fetch_waits_longer_the_longer_nothing_came_and_never_beyond_its_limit
         waits.append(fetcher._fetch_max_wait_ms)
     assert waits == [1000 * SHORTEST_S, 200, 1000, 1000 * LONGEST_S]
     assert fetcher._fetcher_timeout > LONGEST_S, "the fetcher is woken by its fetch alone"
+
+
+def test_aiokafka_has_what_is_set() -> None:
+    """A field of another name would be set in vain, in silence."""
+    fields = set(KafkaFetcher.__init__.__code__.co_names)
+    assert {"_fetch_max_wait_ms", "_fetcher_timeout"} <= fields
 
 
 def test_one_record_makes_fetches_short_again() -> None:
