@@ -14,6 +14,7 @@ from chargehand.embedded.errors import LauncherError
 from chargehand.embedded.jars import kafka_jars
 from chargehand.embedded.kafka import KafkaAddress
 
+from support.distant_hosts import DistantHosts, distant_hosts
 from support.kafka import running_kafka
 from support.netns import NoNamespaces, Segment, two_segments
 from support.postgres import NoPostgres, PostgresServer, running_postgres
@@ -124,4 +125,14 @@ def segments(hosts_directory: Path, host_user: str) -> Iterator[tuple[Segment, S
         with two_segments(scratch=hosts_directory, user=host_user) as pair:
             yield pair
     except (NoNamespaces, NoSshd) as error:
+        pytest.skip(str(error))
+
+
+@pytest.fixture(scope="module")
+def distant(hosts_directory: Path, host_user: str) -> Iterator[DistantHosts]:
+    """A site and its hosts far away, behind a relay; no hosts are there yet."""
+    try:
+        with distant_hosts(scratch=hosts_directory, user=host_user) as made:
+            yield made
+    except NoNamespaces as error:
         pytest.skip(str(error))

@@ -1,4 +1,4 @@
-"""Network segments that cannot see each other: for each a site, where an agent runs, and a host that only this site reaches.
+"""Network namespaces: sites, where agents run, and segments, a site with a host that only this site reaches.
 
 Owns the namespaces (Linux, root). Nothing leads from one segment to the other or to this machine's own network; the one way out
 of a site is `relay`, which carries one loopback port of ours into it (Kafka), as a site's outbound connection would.
@@ -34,25 +34,20 @@ class NoNamespaces(Exception):
 
 
 @dataclass(frozen=True)
-class Segment:
-    """A site and its host, on a wire of their own."""
+class Site:
+    """Where an agent runs: a namespace, and the proxy that is named after its place."""
 
     name: str
-    site: str
-    fleet: SshdFleet
-
-    @property
-    def host(self) -> SshHost:
-        return self.fleet.hosts[0]
+    namespace: str
 
     def command(self, argv: Sequence[str]) -> list[str]:
         """The command that runs this one in the site; it keeps its process number, environment and directory."""
-        return [*into(self.site), *argv]
+        return [*into(self.namespace), *argv]
 
     @contextlib.contextmanager
     def relay(self, port: int) -> Iterator[None]:
         """Make 127.0.0.1:port of this machine reachable at 127.0.0.1:port of the site."""
-        listener = _listen_inside(self.site, port)
+        listener = _listen_inside(self.namespace, port)
         loop = asyncio.new_event_loop()
         thread = threading.Thread(target=_serve, args=(loop, listener, port), name=f"relay {self.name}", daemon=True)
         thread.start()
@@ -64,6 +59,18 @@ class Segment:
             loop.close()
 
 
+@dataclass(frozen=True)
+class Segment:
+    """A site and its host, on a wire of their own."""
+
+    site: Site
+    fleet: SshdFleet
+
+    @property
+    def host(self) -> SshHost:
+        return self.fleet.hosts[0]
+
+
 def into(namespace: str) -> list[str]:
     """The beginning of a command that is to run in a namespace."""
     return [str(find_program("nsenter")), f"--net=/run/netns/{namespace}", "--"]
@@ -72,8 +79,6 @@ def into(namespace: str) -> list[str]:
 @contextlib.contextmanager
 def two_segments(*, scratch: Path, user: str) -> Iterator[tuple[Segment, Segment]]:
     """Two segments, each with one host. NoNamespaces where they cannot be made, and why."""
-    _check_possible()
-    _remove_stale()
     with contextlib.ExitStack() as stack:
         north, south = (
             stack.enter_context(_segment(name, number, scratch, user))
@@ -84,20 +89,34 @@ def two_segments(*, scratch: Path, user: str) -> Iterator[tuple[Segment, Segment
 
 @contextlib.contextmanager
 def _segment(name: str, number: int, scratch: Path, user: str) -> Iterator[Segment]:
-    site, host = f"cgt{os.getpid()}site{number}", f"cgt{os.getpid()}host{number}"
     site_address, host_address = f"10.199.{number}.1", f"10.199.{number}.2"
-    with contextlib.ExitStack() as stack:
-        for namespace in (site, host):
-            _ip("netns", "add", namespace)
-            stack.callback(_ip, "netns", "delete", namespace)
-            _ip("-n", namespace, "link", "set", "lo", "up")
-        _ip("-n", site, "link", "add", "wire", "type", "veth", "peer", "name", "wire", "netns", host)
-        for namespace, address in ((site, site_address), (host, host_address)):
-            _ip("-n", namespace, "address", "add", f"{address}/30", "dev", "wire")
-            _ip("-n", namespace, "link", "set", "wire", "up")
+    with namespaces(f"site{number}", f"host{number}") as (site, host), contextlib.ExitStack() as stack:
+        join(site, host, "wire", f"{site_address}/30", f"{host_address}/30")
         fleet = SshdFleet(1, scratch=scratch, user=user, prefix=name, addresses=[host_address], via=into(host))
         stack.callback(fleet.close)
-        yield Segment(name, site, fleet)
+        yield Segment(Site(name, site), fleet)
+
+
+@contextlib.contextmanager
+def namespaces(*names: str) -> Iterator[list[str]]:
+    """New network namespaces, by their full names; gone afterwards, with all that is in them, whatever happened. NoNamespaces."""
+    _check_possible()
+    _remove_stale()
+    made = [f"cgt{os.getpid()}{name}" for name in names]
+    with contextlib.ExitStack() as stack:
+        for namespace in made:
+            ip("netns", "add", namespace)
+            stack.callback(ip, "netns", "delete", namespace)
+            ip("-n", namespace, "link", "set", "lo", "up")
+        yield made
+
+
+def join(one: str, other: str, wire: str, one_address: str, other_address: str) -> None:
+    """A wire between two namespaces, of the same name in both; addresses with their prefix length."""
+    ip("-n", one, "link", "add", wire, "type", "veth", "peer", "name", wire, "netns", other)
+    for namespace, address in ((one, one_address), (other, other_address)):
+        ip("-n", namespace, "address", "add", address, "dev", wire)
+        ip("-n", namespace, "link", "set", wire, "up")
 
 
 def _check_possible() -> None:
@@ -108,7 +127,8 @@ def _check_possible() -> None:
         raise NoNamespaces(f"network namespaces need {' and '.join(missing)} (Debian: iproute2, util-linux)")
 
 
-def _ip(*arguments: str) -> None:
+def ip(*arguments: str) -> None:
+    """iproute2's command. NoNamespaces with its complaint."""
     answer = subprocess.run([str(find_program("ip")), *arguments], capture_output=True, text=True, check=False)
     if answer.returncode != 0:
         raise NoNamespaces(f"ip {' '.join(arguments)}: {answer.stderr.strip()}")
@@ -119,7 +139,7 @@ def _remove_stale() -> None:
     for path in Path("/run/netns").glob("cgt*"):
         match = _NAME.fullmatch(path.name)
         if match and not psutil.pid_exists(int(match[1])):
-            _ip("netns", "delete", path.name)
+            ip("netns", "delete", path.name)
 
 
 def _listen_inside(namespace: str, port: int) -> socket.socket:

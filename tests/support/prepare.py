@@ -27,6 +27,7 @@ NEEDED = (
     ("ksh", "ksh", "a shell the host-side wrapper must work in"),
     ("crontab", "cron", "what a host runs its check-in by"),
     ("ip", "iproute2", "network segments that cannot see each other"),
+    ("faketime", "faketime", "hosts whose clocks are wrong"),
 )
 _POLICY = Path("/usr/sbin/policy-rc.d")
 

@@ -1,7 +1,8 @@
 """Real OpenSSH servers as fleets of hosts on loopback: each host has its address, its home, its key; logins by key only.
 
-Owns their configuration and their life. One sshd may play up to 16 hosts (it listens on no more addresses), which then share a
-host key and a fate; where a test needs a host's own, each has a process of its own, and that is the default.
+Owns their configuration and their life. One sshd may play up to 16 hosts (it listens on no more addresses), or any number in a
+namespace of theirs, where it listens on all addresses; they then share a host key and a fate. Where a test needs a host's own, each
+has a process of its own, and that is the default.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import secrets
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import cache
@@ -97,6 +98,8 @@ class _Common:
     port: int
     user: str
     via: tuple[str, ...]
+    variables: Mapping[str, str]
+    is_wide: bool
 
     @property
     def identity_file(self) -> Path:
@@ -166,7 +169,7 @@ class _Server:
         common = self._common
         server = _SERVER.format(
             port=common.port,
-            listen="\n".join(f"ListenAddress {address}" for address in self.addresses.values()),
+            listen="\n".join(f"ListenAddress {address}" for address in self._listening()),
             directory=self._directory,
             authorized_keys=common.directory / "authorized_keys",
             user=common.user,
@@ -174,18 +177,22 @@ class _Server:
         )
         return server + "".join(self._host_section(name) for name in self.addresses)
 
+    def _listening(self) -> list[str]:
+        return ["0.0.0.0"] if self._common.is_wide else list(self.addresses.values())  # noqa: S104 (of its namespace)
+
     def _host_section(self, name: str) -> str:
         variables = {
             HOST_VARIABLE: name,
             FLEET_VARIABLE: self._common.fleet,
             SESSION_VARIABLE: os.environ.get(SESSION_VARIABLE, ""),
+            **self._common.variables,
         }
         pairs = " ".join(f"{variable}={value}" for variable, value in variables.items())
         return _HOST.format(address=self.addresses[name], home=self.home(name), variables=pairs)
 
     def _listens(self) -> bool:
         said = self.log.read_text(encoding="utf-8", errors="replace").count("Server listening on")
-        return said == len(self.addresses)
+        return said == len(self._listening())
 
     def _listens_or_ended(self) -> bool:
         return self._listens() or self._process is None or self._process.exit_status() is not None
@@ -204,17 +211,22 @@ class SshdFleet:
         per_sshd: int = 1,
         addresses: Sequence[str] = (),
         via: Sequence[str] = (),
+        variables: Mapping[str, str] = {},
+        is_wide: bool = False,
     ) -> None:
-        """`addresses`: instead of ones on 127.16.0.0/16; `via`: a command by which sshd is run (into a namespace).
-        NoSshd when there is none."""
+        """`addresses`: instead of ones on 127.16.0.0/16; `via`: a command by which sshd is run (into a namespace);
+        `variables`: set in every session; `is_wide`: one sshd for all, on every address of its namespace. NoSshd when there is none.
+        """
         directory = Path(tempfile.mkdtemp(prefix="fleet-", dir=scratch))
         directory.chmod(0o711)
-        self._common = _Common(secrets.token_hex(8), directory, choose_ports().broker, user, tuple(via))
+        port = choose_ports().broker
+        self._common = _Common(secrets.token_hex(8), directory, port, user, tuple(via), variables, is_wide)
         self._servers: dict[str, _Server] = {}
         _authorize(self._common)
         names = [f"{prefix}{number}" for number in range(1, count + 1)]
         try:
-            self._start(names, addresses or _loopback_addresses(count), min(per_sshd, MOST_PER_SSHD))
+            most = count if is_wide else min(per_sshd, MOST_PER_SSHD)
+            self._start(names, addresses or _loopback_addresses(count), most)
         except BaseException:
             self.close()
             raise
