@@ -236,14 +236,15 @@ async def test_a_refused_look_is_no_answer(make: Callable[..., SshProvider]) -> 
 
 
 async def test_hosts_that_never_speak_do_not_hold_up_those_that_do(make: Callable[..., SshProvider]) -> None:
-    """300 servers that accept and hang, or talk for ever, tried first; a gate of 4 handshakes."""
+    """300 servers that accept and hang, or talk for ever, tried first; a gate of 4 handshakes, and room for 24 open connections."""
 
     async def good(process: asyncssh.SSHServerProcess[bytes]) -> None:
         await hostile.hello(process)
         await hostile.take_order(process)
         process.stdout.write(b"started 0 0\nended 0 - exited 1 1 0 0\n")
 
-    provider = make(max_handshakes=4, connect_timeout=timedelta(seconds=30), answer_timeout=timedelta(seconds=30))
+    patient = timedelta(seconds=30)
+    provider = make(max_handshakes=4, max_connections=24, connect_timeout=patient, answer_timeout=patient)
     async with AsyncExitStack() as stack:
         ports = [
             await stack.enter_async_context(hostile.raw_server(talk))

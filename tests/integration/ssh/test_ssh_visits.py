@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 from collections.abc import AsyncIterator
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -11,7 +13,7 @@ from chargehand_proxy_agent.providers.port import ConnectionLost, Ended, NeverSt
 from chargehand_proxy_agent.providers.ssh import SshProvider
 from support.fixtures import MakesFleets
 from support.ssh_targets import provider_for, target_of
-from support.sshd import SshdFleet
+from support.sshd import SshdFleet, SshHost
 from support.visits import allowed, follow, look, look_order, outcome, start, start_order
 
 
@@ -45,6 +47,41 @@ async def test_the_next_job_finds_the_connection_open(fleet: SshdFleet, provider
         await connection.release()
     assert provider.connections == 1
     assert fleet.log("host1").count("Accepted publickey") == 1
+
+
+async def test_more_hosts_than_connections_may_be_open_all_have_their_turn(
+    sshd_fleet: MakesFleets, tmp_path: Path
+) -> None:
+    hosts = sshd_fleet(8, per_sshd=8).hosts
+    provider = provider_for(tmp_path, max_connections=2)
+
+    async def visited(host: SshHost) -> int | None:
+        connection = await provider.open(target_of(host))
+        try:
+            assert provider.connections <= 2
+            return outcome(await start(connection, start_order("true"))).exit_status
+        finally:
+            await connection.release()
+
+    async with asyncio.timeout(30):
+        assert await asyncio.gather(*map(visited, hosts)) == [0] * len(hosts)
+    await provider.close()
+
+
+async def test_waiting_for_a_connection_to_be_free_is_not_the_hosts_time(
+    sshd_fleet: MakesFleets, tmp_path: Path
+) -> None:
+    busy, patient = sshd_fleet(2, per_sshd=2).hosts
+    provider = provider_for(tmp_path, max_connections=1, connect_timeout=timedelta(seconds=1))
+    connection = await provider.open(target_of(busy))
+    opening = asyncio.create_task(provider.open(target_of(patient)))
+    assert outcome(await start(connection, start_order("sleep 2"))).exit_status == 0
+    assert not opening.done()
+    await connection.release()
+    second = await opening
+    assert outcome(await start(second, start_order("true"))).exit_status == 0
+    await second.release()
+    await provider.close()
 
 
 async def test_a_connection_that_died_while_nobody_used_it_is_replaced_without_a_word(

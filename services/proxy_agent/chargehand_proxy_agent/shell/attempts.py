@@ -52,6 +52,7 @@ from ..core.inputs import (
     Woken,
 )
 from ..core.reports import attempt_id
+from ..providers.gate import Gate
 from ..providers.port import Provider
 from . import faults
 from .journal import Journal as JournalStore
@@ -60,6 +61,9 @@ from .outbox import Outbox
 from .reachability import Reachability
 from .settings import AgentSettings
 from .visits import Visit
+
+CONNECT_PATIENCE = timedelta(milliseconds=500)
+"""Hosts that never answer (black holes) are waited for beside the others: they must not fill the places of those that do."""
 
 _VAGUE = timedelta(milliseconds=100)
 _CLOCK_CHECK_EVERY_S = 0.1
@@ -81,7 +85,7 @@ class Attempts:
     ) -> None:
         self.settings, self.journal, self.outbox, self.secrets = settings, journal, outbox, secrets
         self.providers, self.points, self.reachability = providers, points, reachability
-        self.connects = asyncio.Semaphore(settings.max_connects)
+        self.connects = Gate(asyncio.Semaphore(settings.max_connects), CONNECT_PATIENCE)
         self.tasks: set[asyncio.Task[None]] = set()
         self.log = structlog.get_logger()
         self._facts = facts

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import fcntl
 import os
+import resource
 import sys
 from collections.abc import AsyncIterator, Coroutine, Iterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
@@ -56,6 +57,7 @@ def main() -> int:
 async def serve(context: Context[AgentSettings]) -> None:
     """Be an agent until the process is to stop."""
     settings = context.settings
+    _take_all_descriptors()
     with _only_one(settings.data):
         async with AsyncExitStack() as stack:
             await _run(context, stack)
@@ -174,6 +176,12 @@ async def _background(*coroutines: Coroutine[Any, Any, None]) -> AsyncIterator[N
         yield
         for task in tasks:
             task.cancel()
+
+
+def _take_all_descriptors() -> None:
+    """A host that is waited for costs a descriptor; many systems let a process have 1,024 until it asks for more."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def _version() -> str:

@@ -29,7 +29,12 @@ class AgentSettings(ServiceSettings):
     providers: tuple[str, ...] = Field(
         ("ssh", "simulated"), description="Ways of reaching hosts that are offered here."
     )
-    max_connects: int = Field(500, ge=1, le=100_000, description="Connections to hosts that are being set up at once.")
+    max_connects: int = Field(
+        500,
+        ge=1,
+        le=100_000,
+        description="Connections to hosts that are begun at once; one that takes longer than half a second counts no more.",
+    )
     max_attempts: int = Field(
         20_000, ge=1, le=1_000_000, description="Attempts in hand at once; beyond it no further command is read."
     )

@@ -1,6 +1,6 @@
 """One visit to a host: connect, send what the core says, hand on what is seen, give the connection back.
 
-Owns the life of a connection's use. Bounded: connections being set up (all attempts), output not acknowledged (each and all).
+Owns the life of a connection's use. Bounded: connections being begun (all attempts), output not acknowledged (each and all).
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ class Visit:
             await connection.release()
 
     async def _connect(self, provider: port.Provider, target: port.Target) -> port.HostConnection:
-        async with self._all.connects:
+        async with self._all.connects.entered():
             try:
                 return await provider.open(target)
             except (port.CouldNotConnect, asyncio.CancelledError):

@@ -6,16 +6,17 @@ Owns the options of asyncssh, prepared once per route, and what its exceptions m
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
-from functools import cached_property
+from collections.abc import Awaitable, Callable
+from functools import cached_property, partial
 from typing import Any
 
 import asyncssh
 
 from ..details import harmless
+from ..gate import Gate
 from ..port import CouldNotConnect
 from .client_keys import ClientKeys
-from .dialing import Gate, Resolver, dial, speaks_ssh, why_of
+from .dialing import Resolver, dial, speaks_ssh, why_of
 from .host_keys import HostKeys, Judgement
 from .routes import Route
 from .settings import SshSettings
@@ -61,14 +62,16 @@ class Connector:
         self._base: asyncssh.SSHClientConnectionOptions | None = None
 
     async def connect(
-        self, route: Route, through: asyncssh.SSHClientConnection | None
+        self, route: Route, through: asyncssh.SSHClientConnection | None, make_room: Callable[[], Awaitable[None]]
     ) -> tuple[asyncssh.SSHClientConnection, Client]:
-        """Raises CouldNotConnect for everything that a host, a network or a file can cause."""
+        """`make_room` is awaited when there is somebody to talk to. Raises CouldNotConnect for everything that a host, a network
+        or a file can cause."""
         client = Client(self._host_keys, route)
         self._check(route, client)
         try:
-            async with asyncio.timeout(self._settings.connect_timeout.total_seconds()):
-                return await self._log_in(route, client, through), client
+            async with asyncio.timeout(self._settings.connect_timeout.total_seconds()) as patience:
+                room = partial(_outside_of, patience, make_room)
+                return await self._log_in(route, client, through, room), client
         except asyncssh.HostKeyNotVerifiable as error:
             why, detail = client.judgement.refused or ("host_key_changed", f"{route.label}: {harmless(str(error))}")
             raise CouldNotConnect(why, detail) from None
@@ -93,15 +96,24 @@ class Connector:
             self._client_keys.of(route)
 
     async def _log_in(
-        self, route: Route, client: Client, through: asyncssh.SSHClientConnection | None
+        self,
+        route: Route,
+        client: Client,
+        through: asyncssh.SSHClientConnection | None,
+        make_room: Callable[[], Awaitable[None]],
     ) -> asyncssh.SSHClientConnection:
         if through is not None or route.proxy_command:
+            await make_room()
             async with self._gate.entered():
                 return await asyncssh.connect(tunnel=through, **self._options(route, client))
         sock = await dial(await self._resolver.resolve(route.address, route.port))
         try:
-            gate = self._gate if await speaks_ssh(sock) else self._odd_gate
-            async with gate.entered():
+            if not await speaks_ssh(sock):
+                async with self._odd_gate.entered():
+                    await make_room()
+                    return await asyncssh.connect(sock=sock, **self._options(route, client))
+            await make_room()
+            async with self._gate.entered():
                 return await asyncssh.connect(sock=sock, **self._options(route, client))
         except BaseException:
             sock.close()
@@ -124,6 +136,15 @@ class Connector:
             "host_key_alias": client.judgement.known.name,
             "proxy_command": route.proxy_command or None,
         }
+
+
+async def _outside_of(patience: asyncio.Timeout, make_room: Callable[[], Awaitable[None]]) -> None:
+    """Waiting for room of our own is not the host's time."""
+    loop = asyncio.get_running_loop()
+    left = (patience.when() or loop.time()) - loop.time()
+    patience.reschedule(None)
+    await make_room()
+    patience.reschedule(loop.time() + left)
 
 
 def _prepare(settings: SshSettings) -> asyncssh.SSHClientConnectionOptions:

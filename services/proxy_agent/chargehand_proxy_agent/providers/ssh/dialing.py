@@ -1,8 +1,7 @@
-"""From an address to a socket on which an ssh server has begun to speak. Owns names, TCP, and who may do a handshake when.
+"""From an address to a socket on which an ssh server has begun to speak. Owns names and TCP.
 
-A handshake costs CPU; waiting does not. So a peer is waited for outside, and only one that has sent the beginning of its banner
-is let into a bounded number of handshakes, where it stops counting when it dawdles. Hosts that accept and never speak, or speak for
-ever, cannot hold up the others.
+A handshake costs CPU; waiting does not. So a peer is waited for here, and only one that has sent the beginning of its banner is let
+into a bounded number of handshakes. Hosts that accept and never speak cannot hold up the others.
 """
 
 from __future__ import annotations
@@ -11,10 +10,7 @@ import asyncio
 import errno
 import ipaddress
 import socket
-from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from datetime import timedelta
 
 from ..details import harmless
@@ -111,30 +107,3 @@ def why_of(error: OSError) -> CouldNotConnectWhy:
     if error.errno is None or error.errno in _HUNG_UP:
         return "protocol_error"
     return _WHYS.get(error.errno, "unreachable")
-
-
-@dataclass(slots=True)
-class Gate:
-    """Lets a bounded number through at once, and forgets those that stay longer than `patience`."""
-
-    slots: asyncio.Semaphore
-    patience: timedelta
-
-    @asynccontextmanager
-    async def entered(self) -> AsyncIterator[None]:
-        """Held for a handshake, or for `patience` if that is shorter."""
-        await self.slots.acquire()
-        is_held = True
-
-        def leave() -> None:
-            nonlocal is_held
-            if is_held:
-                is_held = False
-                self.slots.release()
-
-        timer = asyncio.get_running_loop().call_later(self.patience.total_seconds(), leave)
-        try:
-            yield
-        finally:
-            timer.cancel()
-            leave()

@@ -15,12 +15,15 @@ from .connecting import Connector
 from .routes import Route
 from .settings import SshSettings
 
+_PROMISED_FOR_S = 1.0
+
 
 @dataclass(eq=False, slots=True)
 class Pooled:
     """An open connection. `users` are sessions; `riders` are connections that lead through this one.
 
     `was_used`: it has carried a session before, so a failure to open another may only mean that it died meanwhile.
+    `is_promised`: new, and whoever it was opened for has not come for it yet.
     """
 
     route: Route
@@ -31,11 +34,12 @@ class Pooled:
     was_used: bool = False
     is_retired: bool = False
     is_lost: bool = False
+    is_promised: bool = True
     timer: asyncio.TimerHandle | None = field(default=None, repr=False)
 
     @property
     def is_idle(self) -> bool:
-        return not self.users and not self.riders
+        return not self.users and not self.riders and not self.is_promised
 
 
 class Pool:
@@ -61,6 +65,7 @@ class Pool:
             pooled = None if fresh else self._find(route)
             if pooled is not None:
                 pooled.users += 1
+                pooled.is_promised = False
                 self._stop_timer(pooled)
                 return pooled
             await asyncio.shield(self._opening.get(route) or self._open_one(route))
@@ -106,21 +111,30 @@ class Pool:
 
     async def _connect(self, route: Route) -> Pooled:
         below = await self._ride(route.jump) if route.jump is not None else None
-        try:
+        has_room = False
+
+        async def make_room() -> None:
+            nonlocal has_room
             await self._make_room()
-            try:
-                connection, client = await self._connector.connect(route, below.connection if below else None)
-            except BaseException:
-                self._release_room()
-                raise
+            has_room = True
+
+        try:
+            connection, client = await self._connector.connect(route, below.connection if below else None, make_room)
         except BaseException:
+            if has_room:
+                self._release_room()
             self._get_off(below)
             raise
         pooled = Pooled(route, connection, below)
         self._open.setdefault(route, []).append(pooled)
         client.on_lost = lambda: self._forget(pooled)
-        self._rest(pooled)
+        pooled.timer = asyncio.get_running_loop().call_later(_PROMISED_FOR_S, self._keep_no_longer, pooled)
         return pooled
+
+    def _keep_no_longer(self, pooled: Pooled) -> None:
+        """Whoever it was opened for has gone away."""
+        pooled.is_promised = False
+        self._rest(pooled)
 
     async def _ride(self, jump: Route) -> Pooled:
         below = await self.take(jump)

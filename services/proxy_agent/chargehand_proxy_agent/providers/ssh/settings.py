@@ -25,7 +25,8 @@ class SshSettings:
     - `connect_timeout`: from the first packet to the end of the login.
     - `answer_timeout`: how long an open connection may take to open a session and say hello, and later between two signs of
       life (the wrapper gives one every 10 s).
-    - `max_connections`: open at once; beyond it idle ones are closed, oldest first, and then one waits.
+    - `max_connections`: open at once; beyond it idle ones are closed, oldest first, and then one waits. A host that has not said a
+      word yet does not count.
     - `max_sessions`: at once on one connection (OpenSSH's server takes 10 unless told otherwise).
     - `max_handshakes`: at once; a peer that keeps us waiting stops counting after `handshake_patience`, so that hosts which
       never answer do not hold up those that do.
