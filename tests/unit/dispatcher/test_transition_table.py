@@ -155,6 +155,41 @@ def test_a_proved_end_is_the_verdict_of_the_last_try(
     assert not decision.job_task.state.holds_slot
 
 
+LIMITS: list[tuple[JobTask, Event, dict[str, Any], str]] = [
+    (
+        RUNNING,
+        ended(None, EndCause.TIMED_OUT),
+        {"execution_timeout_interval": 90 * S},
+        "execution_timeout_interval (1m30s)",
+    ),
+    (ACCEPTED, never(), {"time_to_pickup": 3600 * S}, "not started within time_to_pickup (1h): no agent"),
+    (
+        replace(CHECK_IN, detail="no route to it"),
+        TimePassed(),
+        {"time_to_pickup": 1.5 * S},
+        "did not check in within time_to_pickup (1.5s): no route to it",
+    ),
+]
+
+
+@pytest.mark.parametrize(("job_task", "event", "limit", "words"), LIMITS)
+def test_a_verdict_of_a_time_limit_says_which_and_its_value(
+    job_task: JobTask, event: Event, limit: dict[str, Any], words: str
+) -> None:
+    told = step(job_task, event, at(4000, **limit)).job_task
+    assert told.state is State.ENDED
+    assert words in told.detail
+
+
+def test_what_hindered_the_last_attempt_is_told_with_the_limit() -> None:
+    refused = story(Claimed(), accepted(), released(ReleaseReason.STOPPING))
+    told = step(
+        replace(refused, detail="the agent is stopping"), TimePassed(), at(99, read=99, time_to_pickup=60 * S)
+    ).job_task
+    assert (told.state, told.reason) == (State.ENDED, Reason.NOT_PICKED_UP)
+    assert told.detail == "not started within time_to_pickup (1m): the agent is stopping"
+
+
 def test_a_failed_try_is_followed_by_another_after_the_retry_interval() -> None:
     decision = step(RUNNING, ended(3), at(10, tries=2, retry_interval=20 * S))
     job_task = decision.job_task

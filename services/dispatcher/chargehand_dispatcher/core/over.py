@@ -11,8 +11,10 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 
 from chargehand_schemas.execution import AttemptEnded
+from chargehand_schemas.properties import ExecutionProperties
 from chargehand_schemas.reasons import EndCause, JobTaskStatus, Reason
 
+from . import limits
 from .decision import Decision
 from .job_task import JobTask, State
 from .rules import Circumstances
@@ -62,9 +64,10 @@ class Outcome:
 _CAUSES = {EndCause.EXITED: How.EXITED, EndCause.TIMED_OUT: How.TIMED_OUT, EndCause.CANCELLED: How.CANCELLED}
 
 
-def outcome_of(fact: AttemptEnded) -> Outcome:
+def outcome_of(fact: AttemptEnded, properties: ExecutionProperties) -> Outcome:
     """The outcome an exit file tells."""
-    return Outcome(_CAUSES[fact.cause], fact.exit_status, fact.signal)
+    detail = limits.ran_too_long(properties) if fact.cause is EndCause.TIMED_OUT else ""
+    return Outcome(_CAUSES[fact.cause], fact.exit_status, fact.signal, detail)
 
 
 def over(job_task: JobTask, outcome: Outcome, at: Circumstances) -> Decision:
@@ -118,7 +121,8 @@ def _over_while_cancelling(job_task: JobTask, outcome: Outcome, now: datetime) -
 def _never_started(job_task: JobTask, outcome: Outcome, at: Circumstances) -> Decision:
     """Rules TRY and PICK: no try, no retry_interval; but not for ever, and not in a busy loop."""
     if is_pickup_over(job_task, at):
-        return _verdict(job_task, JobTaskStatus.FAILED, Reason.NOT_PICKED_UP, outcome, at.now)
+        late = replace(outcome, detail=limits.not_started(at.properties, outcome.detail))
+        return _verdict(job_task, JobTaskStatus.FAILED, Reason.NOT_PICKED_UP, late, at.now)
     if at.is_halted:
         return _verdict(job_task, JobTaskStatus.FAILED, Reason.HALTED, outcome, at.now)
     count = job_task.unstarted + 1
@@ -141,7 +145,8 @@ def is_pickup_over(job_task: JobTask, at: Circumstances) -> bool:
 
 def _wait_for_check_in(job_task: JobTask, outcome: Outcome, at: Circumstances) -> Decision:
     if is_pickup_over(job_task, at):
-        return _verdict(job_task, JobTaskStatus.FAILED, Reason.NOT_PICKED_UP, outcome, at.now)
+        late = replace(outcome, detail=limits.no_check_in(at.properties, outcome.detail))
+        return _verdict(job_task, JobTaskStatus.FAILED, Reason.NOT_PICKED_UP, late, at.now)
     is_awake = has_checked_in(job_task, at)
     waiting = replace(job_task, due_at=at.now) if is_awake else replace(job_task, state=State.CHECK_IN)
     return Decision(waiting, (status_changed(waiting, at.now, Reason.COULD_NOT_CONNECT),))

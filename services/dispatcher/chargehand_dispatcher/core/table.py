@@ -22,6 +22,7 @@ from chargehand_schemas.execution import (
 from chargehand_schemas.planning import AttemptRebound, AttemptRefused, AttemptVoided
 from chargehand_schemas.reasons import JobTaskStatus, NeverStartedWhy, Reason, ReleaseReason
 
+from . import limits
 from .decision import Decision
 from .job_task import SLOT_STATES, JobTask, State
 from .over import How, Outcome, end_waiting, has_checked_in, is_pickup_over, outcome_of, over
@@ -268,13 +269,13 @@ def _start(job_task: JobTask, event: Event, at: Circumstances) -> Decision:
 
 def _end(job_task: JobTask, event: Event, at: Circumstances) -> Decision:
     assert isinstance(event, AttemptEnded)  # noqa: S101 (the row is for it)
-    return over(job_task, outcome_of(event), at)
+    return over(job_task, outcome_of(event, at.properties), at)
 
 
 def _end_late(job_task: JobTask, event: Event, at: Circumstances) -> Decision:
     """Rule LATE: the end of an attempt given up as unknown decides while its retry waits; its try is given back."""
     assert isinstance(event, AttemptEnded)  # noqa: S101 (the row is for it)
-    return over(_given_back(job_task, event.attempt), outcome_of(event), at)
+    return over(_given_back(job_task, event.attempt), outcome_of(event, at.properties), at)
 
 
 def _given_back(job_task: JobTask, attempt: int) -> JobTask:
@@ -348,9 +349,7 @@ def _look_at_the_clock(job_task: JobTask, event: Event, at: Circumstances) -> De
         return over(job_task, _released_outcome(job_task), at)
     if _is_asked_a_last_time(job_task, at):
         if at.is_past(job_task.run_deadline) and _was_asked_in_vain(job_task, at):
-            return over(
-                job_task, Outcome(How.UNKNOWN, detail="no agent could say what became of it by its deadline"), at
-            )
+            return over(job_task, Outcome(How.UNKNOWN, detail=limits.unknown_end(at.properties)), at)
         return Decision(job_task)
     if _is_followed(job_task, at):
         return Decision(replace(job_task, last_word_at=at.heard_at))
@@ -414,7 +413,7 @@ def _ask_again(job_task: JobTask, event: Event, at: Circumstances) -> Decision:
 def _give_up_check_in(job_task: JobTask, event: Event, at: Circumstances) -> Decision:
     if not is_pickup_over(job_task, at):
         return Decision(job_task)
-    detail = job_task.detail or "the host did not check in within time_to_pickup"
+    detail = limits.no_check_in(at.properties, job_task.detail)
     return end_waiting(job_task, JobTaskStatus.FAILED, Reason.NOT_PICKED_UP, at.now, detail)
 
 
