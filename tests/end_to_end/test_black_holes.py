@@ -34,7 +34,7 @@ def hosts(checked: Installation, distant: DistantHosts, agent: SiteAgent) -> Ite
 
 @pytest.fixture
 def agent(checked: Installation, distant: DistantHosts, tmp_path: Path) -> Iterator[SiteAgent]:
-    with agent_at(distant.site, checked, tmp_path / "agent", **BOUNDS) as made:
+    with agent_at(distant.site, checked, tmp_path / "agent", settings=BOUNDS) as made:
         yield made
 
 

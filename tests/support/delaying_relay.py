@@ -29,12 +29,14 @@ class Host:
         self.flows = asyncio.Event()
         self.flows.set()
         self.cut_every_bytes = 0
+        self.cuts = 0
 
     def cut(self) -> int:
         """End all its connections as a broken network does: what is on its way is lost. How many they were."""
         links = list(self.links)
         for link in links:
             link.cut()
+        self.cuts += len(links)
         return len(links)
 
 
@@ -76,6 +78,8 @@ class Relay:
                 return sum(one.cut() for one in self._hosts.values())
             case "cut_every", Host():
                 host.cut_every_bytes = order["bytes"]
+            case "cuts", Host():
+                return host.cuts
             case _:
                 raise ValueError(f"no such order: {order}")
         return None
@@ -144,7 +148,9 @@ def _cutter(host: Host, link: Link) -> Callable[[int], None]:
     def passed(size: int) -> None:
         nonlocal count
         count += size
-        if host.cut_every_bytes and count >= host.cut_every_bytes:
+        if host.cut_every_bytes and count >= host.cut_every_bytes and link in host.links:
+            host.links.discard(link)
+            host.cuts += 1
             link.cut()
 
     return passed

@@ -15,6 +15,7 @@ import contextlib
 import dataclasses
 import json
 import os
+import secrets
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -24,9 +25,6 @@ from pathlib import Path
 from support.netns import Site, into, ip, join, namespaces
 from support.processes import track
 from support.sshd import SshdFleet, SshHost
-
-SITE = "far"
-"""The proxy of the site."""
 
 _SHOWN, _REAL = "10.198.0.0", "10.197.0.0"
 _HOLES = "10.198.255.0/24"
@@ -111,6 +109,12 @@ class Relay:
         assert isinstance(answer, int)
         return answer
 
+    def cuts(self, host: SshHost) -> int:
+        """How many connections to a host were broken until now."""
+        answer = self.tell("cuts", host)
+        assert isinstance(answer, int)
+        return answer
+
     @contextlib.contextmanager
     def cutting(self, host: SshHost, every_bytes: int) -> Iterator[None]:
         """Break each connection to a host when so many bytes have come from it."""
@@ -158,6 +162,6 @@ def distant_hosts(*, scratch: Path, user: str) -> Iterator[DistantHosts]:
         ip("-n", hosts, "route", "add", "local", f"{_REAL}/16", "dev", "lo")
         relay = Relay(way)
         stack.callback(relay.close)
-        made = DistantHosts(Site(SITE, site), way, hosts, scratch, user, relay)
+        made = DistantHosts(Site(f"far-{secrets.token_hex(2)}", site), way, hosts, scratch, user, relay)
         stack.callback(made.close)
         yield made

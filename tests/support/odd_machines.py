@@ -18,6 +18,12 @@ from support.distant_hosts import DistantHosts
 _BOOTED = """
 mount --bind "$1" /proc/sys/kernel/random/boot_id && mount -t tmpfs tmpfs /dev/shm && shift && exec "$@"
 """
+# Worked out at each boot: the uptime begins anew.
+_BOOTS = """
+read -r now rest </proc/uptime
+uptime=$1 boot_id=$2 booted=$3 && shift 3
+exec unshare --mount ${uptime:+--time --boottime=$((uptime - ${now%.*}))} -- /bin/sh -c "$booted" sh "$boot_id" "$@"
+"""
 
 
 class NoOddMachine(Exception):
@@ -38,8 +44,10 @@ class BootId:
 
     def command(self, argv: Sequence[str], uptime: timedelta | None = None) -> list[str]:
         """The command that runs this one (by its full path) on a machine that has this boot id, and booted so long ago."""
-        clock = [] if uptime is None else ["--time", f"--boottime={_offset_s(uptime)}"]
-        return [_program("unshare"), "--mount", *clock, "--", "/bin/sh", "-c", _BOOTED, "sh", str(self._path), *argv]
+        if find_program("unshare") is None:
+            raise NoOddMachine("unshare (util-linux) is needed for it")
+        uptime_s = "" if uptime is None else f"{uptime.total_seconds():.0f}"
+        return ["/bin/sh", "-c", _BOOTS, "sh", uptime_s, str(self._path), _BOOTED, *argv]
 
 
 class OddHost:
@@ -77,11 +85,6 @@ class OddHost:
         self._fleet.power_on(self.name)
 
 
-def _offset_s(uptime: timedelta) -> int:
-    now_s = float(Path("/proc/uptime").read_text(encoding="ascii").split()[0])
-    return round(uptime.total_seconds() - now_s)
-
-
 def _faked(clock_off: timedelta) -> dict[str, str]:
     libraries = sorted(Path("/usr/lib").glob("*/faketime/libfaketime.so.1"))
     if not libraries:
@@ -92,10 +95,3 @@ def _faked(clock_off: timedelta) -> dict[str, str]:
         "FAKETIME": f"{clock_off.total_seconds():+.0f}",
         "FAKETIME_DONT_FAKE_MONOTONIC": "1",
     }
-
-
-def _program(name: str) -> str:
-    program = find_program(name)
-    if program is None:
-        raise NoOddMachine(f"{name} (util-linux) is needed for it")
-    return program

@@ -9,7 +9,7 @@ import contextlib
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import timedelta
 from pathlib import Path
 
@@ -24,14 +24,14 @@ _STOPPED_WITHIN_S = 20
 Command = Callable[[Sequence[str]], list[str]]
 
 
-def _as_it_is(argv: Sequence[str]) -> list[str]:
+def as_it_is(argv: Sequence[str]) -> list[str]:
     return list(argv)
 
 
 class SiteAgent:
     """The one agent of the proxy of a site, enrolled by a token. `settings` are CHARGEHAND_… without the prefix."""
 
-    def __init__(self, installation: Installation, site: Site, folder: Path, **settings: str) -> None:
+    def __init__(self, installation: Installation, site: Site, folder: Path, settings: Mapping[str, str] = {}) -> None:
         folder.mkdir(exist_ok=True)
         kafka, self.proxy, self.log = installation.kafka(), site.name, folder / "agent.log"
         self.data = folder / "data"
@@ -49,7 +49,7 @@ class SiteAgent:
         }
         self._environment = {name: value for name, value in os.environ.items() if not name.startswith("CHARGEHAND_")}
         self._environment |= {name: value for name, value in os.environ.items() if name.startswith("CHARGEHAND_TEST_")}
-        self._environment |= {f"CHARGEHAND_{name}": value for name, value in (own | settings).items()}
+        self._environment |= {f"CHARGEHAND_{name}": value for name, value in {**own, **settings}.items()}
         self._command = site.command
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -58,7 +58,7 @@ class SiteAgent:
         assert self._process is not None
         return self._process.pid
 
-    def start(self, on: Command = _as_it_is) -> None:
+    def start(self, on: Command = as_it_is) -> None:
         """Returns when it takes commands. `on`: the command that runs one elsewhere, such as on a machine that has just booted."""
         before = self._said("agent_started")
         argv = [sys.executable, "-m", "chargehand", "run", "proxy-agent"]
@@ -95,12 +95,14 @@ class SiteAgent:
 
 
 @contextlib.contextmanager
-def agent_at(site: Site, installation: Installation, folder: Path, **settings: str) -> Iterator[SiteAgent]:
-    """A running agent, with the site's way out to Kafka."""
-    agent = SiteAgent(installation, site, folder, **settings)
+def agent_at(
+    site: Site, installation: Installation, folder: Path, *, on: Command = as_it_is, settings: Mapping[str, str] = {}
+) -> Iterator[SiteAgent]:
+    """A running agent, with the site's way out to Kafka; for `on` see `SiteAgent.start`."""
+    agent = SiteAgent(installation, site, folder, settings)
     with site.relay(int(installation.kafka().kafka_bootstrap.rpartition(":")[2])):
         try:
-            agent.start()
+            agent.start(on)
             yield agent
         finally:
             agent.stop()
