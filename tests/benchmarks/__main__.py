@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 from benchmarks import (
+    black_holes,
     fleet,
     idle,
     latency,
@@ -31,6 +32,7 @@ from benchmarks import (
 )
 from benchmarks.figures import Figure, table
 from benchmarks.place import Place, Size, WrongResult
+from support.netns import NoNamespaces
 from support.processes import SESSION_VARIABLE, kill, ours
 from support.sshd import NoSshd
 from support.users import throw_away_user
@@ -45,6 +47,7 @@ BENCHMARKS: Mapping[str, Measure] = {
     "wrapper-cost": wrapper_cost.measure,
     "ssh-provider": ssh_provider.measure,
     "tarpits": tarpits.measure,
+    "black-holes": black_holes.measure,
     "output-rate": output_rate.measure,
     "idle": idle.measure,
     "start-up": start_up.measure,
@@ -88,9 +91,9 @@ def _measure(name: str, place: Place) -> bool:
     print(f"## {name}\n", flush=True)
     try:
         figures = BENCHMARKS[name](place)
-    except (NoSshd, WrongResult) as error:
+    except (NoSshd, NoNamespaces, WrongResult) as error:
         print(f"Not measured: {error}\n", flush=True)
-        return isinstance(error, NoSshd)
+        return not isinstance(error, WrongResult)
     minutes = (time.monotonic() - began) / 60
     others = f"others took at most {bystanders.percent():.0f} % of all cores"
     print(f"{minutes:.1f} minutes; {others}\n\n{table(figures)}\n", flush=True)

@@ -9,6 +9,7 @@ import pytest
 from benchmarks.__main__ import BENCHMARKS
 from benchmarks.figures import Figure, at_least, at_most, percentile, shown, table
 from benchmarks.place import Place, Size, running
+from support.netns import NoNamespaces
 from support.sshd import NoSshd
 
 
@@ -23,7 +24,7 @@ def place(hosts_directory: Path, host_user: str, tmp_path_factory: pytest.TempPa
 def test_a_benchmark_gives_figures_of_a_job_that_succeeded(name: str, place: Place) -> None:
     try:
         figures = BENCHMARKS[name](place)
-    except NoSshd as error:
+    except (NoSshd, NoNamespaces) as error:
         pytest.skip(str(error))
     assert figures
     for figure in figures:
