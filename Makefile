@@ -31,7 +31,8 @@ test: $(VENV)/test-libraries $(VENV)/project prepare lint ## run every check and
 	@$(BIN)/python -m pytest $(TESTS)
 
 .PHONY: chaos
-chaos: $(VENV)/test-libraries $(VENV)/project prepare ## kill -9 on everything, again and again (KILLS=200 SEED=1), with jobs on 50 hosts
+chaos: $(VENV)/test-libraries $(VENV)/project prepare ## kill -9 on everything, again and again (KILLS=200 SEED=1), and the broker away for 2 minutes
+	@CHARGEHAND_TEST_BROKER_AWAY_S=120 $(BIN)/python -m pytest -q tests/end_to_end/test_resume.py -k broker
 	@PYTHONPATH=tests $(BIN)/python -m chaos.campaign --kills $(KILLS) --seed $(SEED)
 
 .PHONY: mutants

@@ -147,3 +147,14 @@ def test_make_help_lists_the_commands() -> None:
         ["make", "--no-print-directory"], cwd=ROOT, capture_output=True, check=True, text=True
     ).stdout
     assert re.findall(r"^  make (\w+)", listed, flags=re.MULTILINE)[:3] == ["help", "demo", "test"]
+
+
+def test_every_window_of_at_most_once_names_tests_that_are_there() -> None:
+    page = DOCS / "explanation" / "at-most-once.md"
+    links = re.findall(r"\[([^\]]+)\]\(([^)\s]+/test_\w+\.py)\)", text(page))
+    named = [(words, page.parent / target) for words, target in links if not words.startswith("tests that arm")]
+    missing = [words for words, path in named if f"_{words.replace(' ', '_')}(" not in text(path)]
+    assert missing == []
+    rows = [line for line in text(page).splitlines() if line.startswith("| ")]
+    shown = [line for line in rows if "/tests/" in line]
+    assert len(shown) >= 30, "a window without a test"
