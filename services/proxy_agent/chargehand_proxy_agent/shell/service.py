@@ -47,6 +47,7 @@ NAME = "proxy-agent"
 PRUNE_EVERY_S = 60.0
 HOST_NOUNS = ("host",)
 FLUSH_WITHIN_S = 6.0
+DESCRIPTORS = 65_536
 
 
 def main() -> int:
@@ -57,7 +58,7 @@ def main() -> int:
 async def serve(context: Context[AgentSettings]) -> None:
     """Be an agent until the process is to stop."""
     settings = context.settings
-    _take_all_descriptors()
+    _take_descriptors()
     with _only_one(settings.data):
         async with AsyncExitStack() as stack:
             await _run(context, stack)
@@ -178,10 +179,12 @@ async def _background(*coroutines: Coroutine[Any, Any, None]) -> AsyncIterator[N
             task.cancel()
 
 
-def _take_all_descriptors() -> None:
-    """A host that is waited for costs a descriptor; many systems let a process have 1,024 until it asks for more."""
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+def _take_descriptors() -> None:
+    """A host that is waited for costs a descriptor, and many systems let a process have 1,024 until it asks for more."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = DESCRIPTORS if hard == resource.RLIM_INFINITY else min(hard, DESCRIPTORS)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 def _version() -> str:
