@@ -14,7 +14,7 @@ from support.site_agent import SiteAgent, agent_at
 from support.sshd import NoSshd, SshHost
 
 GOOD, BAD = 27, 10
-CONNECT_TIMEOUT_S = 15
+CONNECT_TIMEOUT_S = 12
 BOUNDS = {"MAX_CONNECTS": "8", "SSH_MAX_CONNECTIONS": "8", "SSH_CONNECT_TIMEOUT": f"PT{CONNECT_TIMEOUT_S}S"}
 """Fewer than there are black holes: what these can fill, they fill."""
 YOUNG = {"CLOCK_MARGIN": "PT1S"}
