@@ -256,7 +256,8 @@ class SshdFleet:
         """The host is gone at once: its sshd, its connections, and whatever ran on it (and on those that share its sshd)."""
         self._servers[name].stop()
         for host in self._servers[name].addresses:
-            kill(process for process in self._of_fleet() if process.environ().get(HOST_VARIABLE) == host)
+            while running := set(self._of_fleet()) & set(marked(HOST_VARIABLE, host)):
+                kill(running)
 
     def power_on(self, name: str) -> None:
         """Start it again: the same address, key and home."""
