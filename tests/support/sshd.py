@@ -7,6 +7,7 @@ has a process of its own, and that is the default.
 
 from __future__ import annotations
 
+import contextlib
 import ipaddress
 import os
 import re
@@ -254,10 +255,25 @@ class SshdFleet:
 
     def power_off(self, name: str) -> None:
         """The host is gone at once: its sshd, its connections, and whatever ran on it (and on those that share its sshd)."""
-        self._servers[name].stop()
-        for host in self._servers[name].addresses:
-            while running := set(self._of_fleet()) & set(marked(HOST_VARIABLE, host)):
-                kill(running)
+        server = self._servers[name]
+        # All stand still before the first of them dies: none may see another's end, and write it down.
+        frozen = self._freeze(server)
+        server.stop()
+        kill(frozen | self._freeze(server))
+
+    def _freeze(self, server: _Server) -> set[psutil.Process]:
+        """Stop every process on its hosts, those too that are begun meanwhile."""
+        frozen: set[psutil.Process] = set()
+        while awake := self._of_hosts(server) - frozen:
+            for process in awake:
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    process.suspend()
+            frozen |= awake
+        return frozen
+
+    def _of_hosts(self, server: _Server) -> set[psutil.Process]:
+        of_hosts = {process for host in server.addresses for process in marked(HOST_VARIABLE, host)}
+        return of_hosts & set(self._of_fleet())
 
     def power_on(self, name: str) -> None:
         """Start it again: the same address, key and home."""
