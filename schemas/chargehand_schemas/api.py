@@ -15,7 +15,7 @@ from .base import Instant, Model
 from .commands import HostRecord, InputName, Targeting, UserName
 from .dispatch import Halt
 from .properties import ExecutionOverrides, ExecutionProperties
-from .reasons import JobInvocationStatus, JobTaskStatus, Reason, Stream
+from .reasons import JobInvocationStatus, JobTaskStatus, Reason, StepKind, Stream
 
 T = TypeVar("T")
 
@@ -147,8 +147,26 @@ class StreamDocument(Model):
     omitted: tuple[tuple[int, int], ...] = ()
 
 
+class StepDocument(Model):
+    """One step of a delivery ladder (docs/explanation/delivery-ladder.md): a fact, who said it, and where it stands in the log.
+
+    Steps of one kind are bounded: the first ones and the latest are kept; `more`: others lie before this one that are not.
+    """
+
+    kind: StepKind
+    time: Instant = Field(description="When it was said, by the clock of who said it.")
+    heard_at: Instant = Field(description="When the broker took it: the one clock that all steps have in common.")
+    topic: str
+    partition: int
+    offset: int
+    actor: str = Field(description="Who said or asked it: `dispatcher/1`, `agent/PROXY/AGENT`, `user:LOGIN`.")
+    late: bool = Field(False, description="The broker took it after the verdict: a fact, and no verdict changes by it.")
+    more: bool = False
+    facts: dict[str, str | int | bool] = Field(default_factory=dict, description="What was said; by kind of step.")
+
+
 class AttemptDocument(Model):
-    """One attempt of a job task."""
+    """One attempt of a job task, with what everybody said of it. `late`: its end became known after the verdict."""
 
     attempt: int
     proxy: str = ""
@@ -163,10 +181,18 @@ class AttemptDocument(Model):
     signal: str | None = None
     script_digest: str = ""
     streams: dict[Stream, StreamDocument] = Field(default_factory=dict)
+    not_after: Instant | None = None
+    effective_user: str = ""
+    late: bool = False
+    steps: tuple[StepDocument, ...] = Field((), description="Its steps, in the order in which the broker took them.")
 
 
 class JobTaskDocument(Model):
-    """`GET /job-tasks/ID`, and a row of `GET /job-invocations/ID/job-tasks` (there without `attempts_detail`)."""
+    """`GET /job-tasks/ID`, and a row of `GET /job-invocations/ID/job-tasks` (there without `tries`, `steps`, `attempts_detail`).
+
+    `attempts` counts dispatches, `tried` the tries used up, `tries` is how many there may be. `steps` are those of no single
+    attempt: accepted, planned, cancels, the verdict.
+    """
 
     job_task_id: UUID
     job_invocation_id: UUID
@@ -179,13 +205,16 @@ class JobTaskDocument(Model):
     signal: str | None = None
     attempts: int = 0
     tried: int = 0
+    tries: int | None = None
     detail: str = ""
     due_at: Instant | None = None
+    next_try_at: Instant | None = Field(None, description="While another try is waited for: when it is due.")
     started_at: Instant | None = None
     ended_at: Instant | None = None
     position: int = 0
     streams: dict[Stream, StreamDocument] = Field(default_factory=dict)
     attempts_detail: tuple[AttemptDocument, ...] = ()
+    steps: tuple[StepDocument, ...] = ()
 
 
 class OutputGroup(Model):

@@ -133,6 +133,32 @@ class Stream(StrEnum):
     STDERR = "stderr"
 
 
+class StepKind(StrEnum):
+    """What can be said of a job task or of one of its attempts: the steps of its delivery ladder, in the order of their course."""
+
+    ACCEPTED = "accepted"
+    PLANNED = "planned"
+    CANCEL_REQUESTED = "cancel_requested"
+    DISPATCHED = "dispatched"
+    BOUND = "bound"
+    REFUSED = "refused"
+    REBOUND = "rebound"
+    VOIDED = "voided"
+    DELIVERED = "delivered"
+    RELEASED = "released"
+    STARTED = "started"
+    OUTPUT = "output"
+    ASKED_FOR = "asked_for"
+    ASKED_TO_END = "asked_to_end"
+    ENDED = "ended"
+    INTERRUPTED = "interrupted"
+    NEVER_STARTED = "never_started"
+    NO_REPLY = "no_reply"
+    WAITING_FOR_CHECK_IN = "waiting_for_check_in"
+    NEXT_TRY = "next_try"
+    VERDICT = "verdict"
+
+
 class Role(StrEnum):
     """Who a key belongs to; a role may write the topics that name it."""
 

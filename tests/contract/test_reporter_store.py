@@ -349,14 +349,15 @@ def test_a_store_keeps_its_name_and_a_new_one_has_another(stores: Stores, tmp_pa
 
 
 def test_a_store_that_reads_everything_again_has_another_name_and_no_positions(stores: Stores, story: Story) -> None:
-    stores.take(story.lines())
+    lines = story.lines()
+    stores.take(lines)
     name, known = stores.store.store_id(), stores.read.job_invocation(story.job_invocation_id)
     stores.store.save_positions({("planning", 0): 9}, {("planning", 0): 9000})
     assert stores.store.load_marks()["planning", 0] == Mark(9, 9000)
     stores.store.read_again()
     assert stores.store.store_id() != name
     assert stores.store.load_marks() == {}
-    stores.take(story.lines())
+    stores.take(lines)
     assert stores.read.job_invocation(story.job_invocation_id) == known
 
 

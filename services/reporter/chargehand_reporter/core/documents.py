@@ -22,9 +22,10 @@ from chargehand_schemas.reasons import Stream
 
 from .catalog import Host, Observation
 from .invocation import JobInvocation
-from .job_task import AttemptDecision, AttemptReport, JobTask, StreamView, outcome_of, views
+from .job_task import AttemptReport, JobTask, StreamView, outcome_of, views
 from .proxies import Agent, ProxySize, status_of
 from .read_model import CommandOutcome
+from .steps import Attempt, JobTaskHistory, is_end_late, steps_of_attempt, steps_of_job_task
 
 
 def job_invocation_document(it: JobInvocation) -> JobInvocationDocument:
@@ -55,10 +56,8 @@ def job_invocation_document(it: JobInvocation) -> JobInvocationDocument:
     )
 
 
-def job_task_document(
-    it: JobTask, attempts: Iterable[tuple[int, AttemptDecision, AttemptReport | None]] = ()
-) -> JobTaskDocument:
-    """A job task; with its attempts in detail where they are given."""
+def job_task_document(it: JobTask) -> JobTaskDocument:
+    """A job task without its attempts."""
     return JobTaskDocument(
         job_task_id=it.job_task_id,
         job_invocation_id=it.job_invocation_id,
@@ -73,19 +72,32 @@ def job_task_document(
         tried=it.tried,
         detail=it.detail,
         due_at=it.due_at,
+        next_try_at=it.next_try_at,
         started_at=it.started_at,
         ended_at=it.ended_at,
         position=it.position,
         streams=_streams(it.streams),
-        attempts_detail=tuple(_attempt(*attempt) for attempt in attempts),
     )
 
 
-def _attempt(attempt: int, decision: AttemptDecision, report: AttemptReport | None) -> AttemptDocument:
-    outcome, detail = outcome_of(decision, report)
-    told = report or AttemptReport()
+def history_document(history: JobTaskHistory) -> JobTaskDocument:
+    """A job task with everything: its attempts in detail, and its ladder."""
+    definition = history.invocation.definition
+    return job_task_document(history.task).model_copy(
+        update={
+            "tries": None if definition is None else definition.properties.tries,
+            "attempts_detail": tuple(_attempt(history, attempt) for attempt in history.attempts),
+            "steps": steps_of_job_task(history),
+        }
+    )
+
+
+def _attempt(history: JobTaskHistory, attempt: Attempt) -> AttemptDocument:
+    decision, told = attempt.decision, attempt.report or AttemptReport()
+    outcome, detail = outcome_of(decision, attempt.report)
+    steps = steps_of_attempt(history, attempt)
     return AttemptDocument(
-        attempt=attempt,
+        attempt=attempt.number,
         proxy=decision.proxy,
         agent_id=told.agent_id,
         outcome=outcome,
@@ -98,6 +110,10 @@ def _attempt(attempt: int, decision: AttemptDecision, report: AttemptReport | No
         signal=told.signal,
         script_digest=told.script_digest or decision.script_digest,
         streams=_streams(views(told)),
+        not_after=decision.not_after,
+        effective_user=decision.effective_user,
+        late=is_end_late(steps),
+        steps=steps,
     )
 
 

@@ -15,7 +15,6 @@ from uuid import UUID
 from chargehand_schemas.dispatch import ConcurrencyChanged, Halt, JobInvocationDue, JobInvocationEnded
 from chargehand_schemas.planning import (
     JobInvocationAccepted,
-    JobInvocationCancelRequested,
     JobInvocationRefused,
     JobInvocationScheduled,
     JobTasksPlanned,
@@ -31,7 +30,10 @@ K = TypeVar("K", bound=Hashable)
 @dataclass(frozen=True, slots=True)
 class JobInvocation:
     """One invocation. `counts` are those of the job tasks known so far; `said_counts` what the dispatcher said at its end;
-    `edit` the concurrency that was put in force last, and when."""
+    `edit` the concurrency that was put in force last, and when.
+
+    `steps` of its ladder, as ladder.py keeps them: its acceptance, and who asked to cancel the whole of it.
+    """
 
     job_invocation_id: UUID
     created_at: datetime
@@ -51,6 +53,7 @@ class JobInvocation:
     counts: Mapping[JobTaskStatus, int] = field(default_factory=dict)
     reasons: Mapping[Reason, int] = field(default_factory=dict)
     told: tuple[str, ...] = ()
+    steps: str = ""
     position: int = 0
     halt: Halt | None = None
     edit: tuple[datetime, int | None] | None = None
@@ -80,11 +83,11 @@ class JobInvocation:
         return self.definition.actor if self.definition is not None else self.refused_by
 
 
-def accept(invocation: JobInvocation, event: JobInvocationAccepted) -> JobInvocation:
-    """The planner accepted it: what it is, for ever."""
+def accept(invocation: JobInvocation, event: JobInvocationAccepted, steps: str) -> JobInvocation:
+    """The planner accepted it: what it is, for ever. `steps`: its ladder with that."""
     if invocation.definition is not None:
-        return invocation
-    return replace(invocation, definition=event, created_at=event.time)
+        return replace(invocation, steps=steps)
+    return replace(invocation, definition=event, created_at=event.time, steps=steps)
 
 
 def refuse(invocation: JobInvocation, event: JobInvocationRefused) -> JobInvocation:
@@ -117,9 +120,9 @@ def plan(invocation: JobInvocation, event: JobTasksPlanned) -> JobInvocation:
     return replace(invocation, total=max(invocation.total, event.total))
 
 
-def request_cancel(invocation: JobInvocation, event: JobInvocationCancelRequested) -> JobInvocation:
-    """A cancel of all of it. One of single job tasks shows at those."""
-    return invocation if event.job_task_ids else replace(invocation, is_cancel_requested=True)
+def request_cancel(invocation: JobInvocation, steps: str) -> JobInvocation:
+    """A cancel of all of it. One of single job tasks shows at those. `steps`: its ladder with that."""
+    return replace(invocation, is_cancel_requested=True, steps=steps)
 
 
 def change_concurrency(invocation: JobInvocation, event: ConcurrencyChanged) -> JobInvocation:

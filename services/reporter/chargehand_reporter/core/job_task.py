@@ -32,6 +32,7 @@ from chargehand_schemas.planning import (
 )
 from chargehand_schemas.reasons import JobTaskStatus, Reason, Stream
 
+from .ladder import Place, add_step
 from .output import StreamState
 
 BinderEvent = AttemptBound | AttemptRefused | AttemptRebound | AttemptVoided
@@ -59,7 +60,10 @@ class StreamView:
 
 @dataclass(frozen=True, slots=True)
 class AttemptDecision:
-    """What the dispatcher and the binder decided about one attempt. `proxy` is who may speak for it; empty: not known yet."""
+    """What the dispatcher and the binder decided about one attempt. `proxy` is who may speak for it; empty: not known yet.
+
+    `steps`: what they said, as ladder.py keeps it.
+    """
 
     proxy: str = ""
     due_at: datetime | None = None
@@ -69,11 +73,12 @@ class AttemptDecision:
     effective_user: str = ""
     outcome: str = ""
     detail: str = ""
+    steps: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class AttemptReport:
-    """What the agents of one proxy said about one attempt, and what is stored of its output."""
+    """What the agents of one proxy said about one attempt, and what is stored of its output. `steps` as in AttemptDecision."""
 
     accepted_at: datetime | None = None
     accepted_by: str = ""
@@ -94,6 +99,7 @@ class AttemptReport:
     kept: dict[Stream, int] = field(default_factory=dict)
     digests: dict[Stream, str] = field(default_factory=dict)
     streams: dict[Stream, StreamView] = field(default_factory=dict)
+    steps: str = ""
 
     @property
     def agent_id(self) -> str:
@@ -109,7 +115,8 @@ class AttemptReport:
 class JobTask:
     """One job task. `shown` is the attempt whose facts and output it shows.
 
-    `group` (what it ended like, groups.py) and `position` (of its last change) are as the store had them.
+    `steps`: those of no single attempt, as ladder.py keeps them. `group` (what it ended like, groups.py) and `position` (of its
+    last change) are as the store had them.
     """
 
     job_task_id: UUID
@@ -135,8 +142,14 @@ class JobTask:
     started_at: datetime | None = None
     attempt_ended_at: datetime | None = None
     streams: Mapping[Stream, StreamView] = field(default_factory=dict)
+    steps: str = ""
     group: bytes = b""
     position: int = 0
+
+    @property
+    def next_try_at(self) -> datetime | None:
+        """When the next try is due, while it is waited for."""
+        return self.due_at if self.status is JobTaskStatus.WAITING and self.attempts else None
 
     @property
     def ended_at(self) -> datetime | None:
@@ -161,8 +174,8 @@ _MICROSECOND = datetime.resolution
 # --- the plan and the dispatcher ------------------------------------------------------------------------------------
 
 
-def plan(task: JobTask, planned: PlannedJobTask) -> JobTask:
-    """The planner's word on who the host is; the proxy only until an attempt names one."""
+def plan(task: JobTask, planned: PlannedJobTask, steps: str) -> JobTask:
+    """The planner's word on who the host is; the proxy only until an attempt names one. `steps`: its ladder with that."""
     proxy, proxy_from = (planned.proxy, 0) if task.proxy_from < 0 else (task.proxy, task.proxy_from)
     return replace(
         task,
@@ -171,6 +184,7 @@ def plan(task: JobTask, planned: PlannedJobTask) -> JobTask:
         ordinal=planned.ordinal,
         proxy=proxy,
         proxy_from=proxy_from,
+        steps=steps,
     )
 
 
@@ -212,16 +226,18 @@ def change_status(task: JobTask, changed: JobTaskStatusChanged) -> JobTask:
     )
 
 
-def end(task: JobTask, ended: JobTaskEnded) -> JobTask:
-    """The verdict. There is one; should a log hold two, the first by the dispatcher's clock holds in every order of reading."""
+def end(task: JobTask, ended: JobTaskEnded, steps: str) -> JobTask:
+    """The verdict. There is one; should a log hold two, the first by the dispatcher's clock holds in every order of reading.
+    `steps`: its ladder with that."""
     host_name, attempts = task.host_name or ended.host_name, max(task.attempts, ended.attempts)
     rank = rank_of(ended.time, ended.attempts, 0, ended.id)
     if task.verdict_rank and task.verdict_rank <= rank:
-        return replace(task, host_name=host_name, attempts=attempts)
+        return replace(task, host_name=host_name, attempts=attempts, steps=steps)
     return replace(
         task,
         host_name=host_name,
         attempts=attempts,
+        steps=steps,
         verdict_rank=rank,
         status=ended.status,
         reason=ended.reason,
@@ -246,13 +262,15 @@ def contradicts(task: JobTask, ended: JobTaskEnded) -> bool:
 # --- one attempt ----------------------------------------------------------------------------------------------------
 
 
-def decide_due(decision: AttemptDecision, due: AttemptDue) -> AttemptDecision:
+def decide_due(decision: AttemptDecision, due: AttemptDue, place: Place) -> AttemptDecision:
     """The dispatcher names the proxy that may speak for this attempt."""
-    return replace(decision, proxy=due.proxy, due_at=due.issued_at, not_after=due.not_after)
+    steps = add_step(decision.steps, due, place)
+    return replace(decision, proxy=due.proxy, due_at=due.issued_at, not_after=due.not_after, steps=steps)
 
 
-def decide_binding(decision: AttemptDecision, event: BinderEvent) -> AttemptDecision:
+def decide_binding(decision: AttemptDecision, event: BinderEvent, place: Place) -> AttemptDecision:
     """The binder's one decision for this attempt."""
+    steps = add_step(decision.steps, event, place)
     match event:
         case AttemptBound():
             return replace(
@@ -261,57 +279,62 @@ def decide_binding(decision: AttemptDecision, event: BinderEvent) -> AttemptDeci
                 proxy=decision.proxy or event.proxy,
                 script_digest=event.script_digest,
                 effective_user=event.effective_user,
+                steps=steps,
             )
         case AttemptRefused():
-            return replace(decision, outcome=f"refused: {event.reason.value}", detail=event.detail)
+            return replace(decision, outcome=f"refused: {event.reason.value}", detail=event.detail, steps=steps)
         case AttemptRebound():
-            return replace(decision, outcome=f"rebound to {event.proxy}")
+            return replace(decision, outcome=f"rebound to {event.proxy}", steps=steps)
         case AttemptVoided():
-            return replace(decision, outcome="voided")
+            return replace(decision, outcome="voided", steps=steps)
         case _:
             assert_never(event)
 
 
-def report(known: AttemptReport, fact: AttemptFact) -> AttemptReport:
-    """One fact of an agent of this report's proxy. Of facts that two agents tell, the earlier one is kept."""
+def report(known: AttemptReport, fact: AttemptFact, place: Place) -> AttemptReport:
+    """One fact of an agent of this report's proxy. Of facts that two agents tell, the earlier one is kept; all are steps."""
+    steps = add_step(known.steps, fact, place)
     match fact:
         case AttemptAccepted():
-            return _accepted(known, fact)
+            told = _accepted(known, fact, steps)
         case AttemptReleased():
-            return _released(known, fact)
+            told = _released(known, fact, steps)
         case AttemptStarted():
-            return _started(known, fact)
+            told = _started(known, fact, steps)
         case AttemptEnded():
-            return _ended(known, fact)
+            told = _ended(known, fact, steps)
         case AttemptInterrupted():
-            return _interrupted(known, fact)
+            told = _interrupted(known, fact, steps)
         case AttemptNeverStarted():
             fenced = f" by attempt {fact.fenced_by}" if fact.fenced_by is not None else ""
-            return replace(known, never_started=max(known.never_started, f"{fact.why.value}{fenced}"))
+            told = replace(known, never_started=max(known.never_started, f"{fact.why.value}{fenced}"), steps=steps)
         case _:
-            return known
+            told = known
+    return told if told.steps == steps else replace(told, steps=steps)
 
 
-def _accepted(known: AttemptReport, fact: AttemptAccepted) -> AttemptReport:
+def _accepted(known: AttemptReport, fact: AttemptAccepted, steps: str) -> AttemptReport:
     if known.accepted_at is not None and (known.accepted_at, known.accepted_by) <= (fact.time, fact.agent_id):
         return known
-    return replace(known, accepted_at=fact.time, accepted_by=fact.agent_id)
+    return replace(known, accepted_at=fact.time, accepted_by=fact.agent_id, steps=steps)
 
 
-def _released(known: AttemptReport, fact: AttemptReleased) -> AttemptReport:
+def _released(known: AttemptReport, fact: AttemptReleased, steps: str) -> AttemptReport:
     told = (fact.time, fact.why.value, fact.detail)
     if known.released_at is not None and told <= (known.released_at, known.released, known.released_detail):
         return known
-    return replace(known, released_at=fact.time, released=fact.why.value, released_detail=fact.detail)
+    return replace(known, released_at=fact.time, released=fact.why.value, released_detail=fact.detail, steps=steps)
 
 
-def _started(known: AttemptReport, fact: AttemptStarted) -> AttemptReport:
+def _started(known: AttemptReport, fact: AttemptStarted, steps: str) -> AttemptReport:
     if known.started_at is not None and (known.started_at, known.started_by) <= (fact.started_at, fact.agent_id):
         return known
-    return replace(known, started_at=fact.started_at, started_by=fact.agent_id, script_digest=fact.script_digest)
+    return replace(
+        known, started_at=fact.started_at, started_by=fact.agent_id, script_digest=fact.script_digest, steps=steps
+    )
 
 
-def _ended(known: AttemptReport, fact: AttemptEnded) -> AttemptReport:
+def _ended(known: AttemptReport, fact: AttemptEnded, steps: str) -> AttemptReport:
     rank = rank_of(fact.time, fact.attempt, 0, fact.id)
     if known.ended_rank and known.ended_rank <= rank:
         return known
@@ -324,15 +347,18 @@ def _ended(known: AttemptReport, fact: AttemptEnded) -> AttemptReport:
         signal=fact.signal,
         kept=fact.kept,
         digests=fact.digests,
+        steps=steps,
     )
 
 
-def _interrupted(known: AttemptReport, fact: AttemptInterrupted) -> AttemptReport:
+def _interrupted(known: AttemptReport, fact: AttemptInterrupted, steps: str) -> AttemptReport:
     rank = rank_of(fact.time, fact.attempt, 0, fact.id)
     if known.interrupted_rank and known.interrupted_rank <= rank:
         return known
     kept, digests = (known.kept, known.digests) if known.ended_rank else (fact.kept, fact.digests)
-    return replace(known, interrupted_rank=rank, interrupted_detail=fact.detail, kept=kept, digests=digests)
+    return replace(
+        known, interrupted_rank=rank, interrupted_detail=fact.detail, kept=kept, digests=digests, steps=steps
+    )
 
 
 def show_stream(known: AttemptReport, stream: Stream, state: StreamState) -> AttemptReport:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from chargehand_schemas.accumulated import TAIL_BYTES
 
@@ -37,12 +38,25 @@ class Omission:
 Piece = Chunk | Omission
 
 
+class Landing(NamedTuple):
+    """Where bytes [start, end) of a stream stand in the log: when the agent saw them (us), when the broker took them (ms)."""
+
+    start: int
+    end: int
+    seen_us: int
+    heard_ms: int
+    partition: int
+    offset: int
+    actor: str
+
+
 @dataclass(frozen=True, slots=True)
 class StreamState:
     """What is known of one stream without a hole.
 
     `end`: offset up to which everything is stored or omitted; `stored`: bytes kept of that, and so the length of the
     stream as it is read back; `newlines` in them; `tail`: their last 2 KiB; `omitted`: what a cap left out before `end`.
+    `first` and `latest`: the reports that begin first and reach furthest, also beyond a hole.
     """
 
     end: int = 0
@@ -50,6 +64,8 @@ class StreamState:
     newlines: int = 0
     tail: bytes = b""
     omitted: tuple[Range, ...] = ()
+    first: Landing | None = None
+    latest: Landing | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,8 +92,11 @@ def may_close_hole(state: StreamState, arrivals: Iterable[Piece]) -> bool:
     return any(piece.start <= state.end < piece.end for piece in arrivals)
 
 
-def fold_output(state: StreamState, waiting: Sequence[Piece], arrivals: Iterable[Piece]) -> FoldedOutput:
-    """Fold arrivals into a stream. `waiting`: all that waits beyond its hole; may be left out (empty) unless `may_close_hole`."""
+def fold_output(
+    state: StreamState, waiting: Sequence[Piece], arrivals: Iterable[Piece], landings: Sequence[Landing] = ()
+) -> FoldedOutput:
+    """Fold arrivals into a stream, which stand in the log at `landings`. `waiting`: all that waits beyond its hole; may be left
+    out (empty) unless `may_close_hole`."""
     known = {piece.start: piece for piece in waiting}
     pieces = dict(known)
     for piece in arrivals:
@@ -87,7 +106,7 @@ def fold_output(state: StreamState, waiting: Sequence[Piece], arrivals: Iterable
     fold = _Fold(state)
     beyond = [piece for _, piece in sorted(pieces.items()) if not fold.take(piece)]
     return FoldedOutput(
-        state=fold.state(),
+        state=fold.state(landings),
         appended=tuple(fold.appended),
         held=tuple(piece for piece in beyond if known.get(piece.start) is not piece),
         released=tuple(start for start in known if start <= fold.end),
@@ -126,8 +145,9 @@ class _Fold:
         else:
             self.omitted.append((self.end, end))
 
-    def state(self) -> StreamState:
-        if self.end == self._before.end:
+    def state(self, landings: Sequence[Landing]) -> StreamState:
+        first, latest = _ends_of(self._before, landings)
+        if (self.end, first, latest) == (self._before.end, self._before.first, self._before.latest):
             return self._before
         return StreamState(
             end=self.end,
@@ -135,6 +155,8 @@ class _Fold:
             newlines=self._before.newlines + sum(piece.data.count(b"\n") for piece in self.appended),
             tail=self._tail(),
             omitted=tuple(self.omitted),
+            first=first,
+            latest=latest,
         )
 
     def _tail(self) -> bytes:
@@ -148,3 +170,17 @@ class _Fold:
         if missing > 0:
             parts.append(self._before.tail[-missing:])
         return b"".join(reversed(parts))
+
+
+def _ends_of(state: StreamState, landings: Sequence[Landing]) -> tuple[Landing | None, Landing | None]:
+    """The first and the latest landing. Of equal ones the place that is first holds, so that repeats change nothing."""
+    every = [*landings, *(known for known in (state.first, state.latest) if known is not None)]
+    return min(every, key=_from_start, default=None), min(every, key=_from_end, default=None)
+
+
+def _from_start(it: Landing) -> tuple[int, int, int, int]:
+    return it.start, it.heard_ms, it.partition, it.offset
+
+
+def _from_end(it: Landing) -> tuple[int, int, int, int]:
+    return -it.end, it.heard_ms, it.partition, it.offset

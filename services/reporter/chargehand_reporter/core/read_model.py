@@ -24,7 +24,18 @@ from . import job_task as tasks
 from .groups import Group, group_id, group_of
 from .invocation import JobInvocation
 from .job_task import AttemptDecision, AttemptReport, JobTask
-from .output import Chunk, FoldedOutput, Omission, Piece, StreamState, fold_output, may_close_hole
+from .ladder import (
+    NO_ATTEMPT,
+    Place,
+    actor_of,
+    add_planned,
+    add_request,
+    add_step,
+    micros,
+    place_of,
+    waits_after_attempt,
+)
+from .output import Chunk, FoldedOutput, Landing, Omission, Piece, StreamState, fold_output, may_close_hole
 from .proxies import Agent, ProxySize, hear, resize
 from .rows import Rows
 
@@ -37,7 +48,8 @@ ACCEPTED, REFUSED = "accepted", "refused"
 
 @dataclass(frozen=True, slots=True)
 class Said:
-    """One verified message: who said what, and when the broker took it. `raw` are the bytes of its progress reports."""
+    """One verified message: who said what, and when the broker took it. `raw` are the bytes of its progress reports, `source`
+    the instance of a service that sent it. `place`: where its steps stand in the log."""
 
     topic: str
     partition: int
@@ -48,6 +60,13 @@ class Said:
     heard_at: datetime
     items: tuple[Item, ...]
     raw: bytes = b""
+    source: str = ""
+    place: Place = field(init=False, compare=False)
+
+    def __post_init__(self) -> None:
+        actor = actor_of(self.role, self.subject, self.agent_id, self.source)
+        place = place_of(self.heard_at, self.partition, self.offset, actor)
+        object.__setattr__(self, "place", place)
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,6 +143,11 @@ def _want(wanted: Wanted, said: Said, item: Item) -> None:
         case dispatch.JobTaskStatusChanged() | dispatch.JobTaskEnded():
             wanted.job_invocations.add(item.job_invocation_id)
             wanted.job_tasks.add(item.job_task_id)
+            if isinstance(item, dispatch.JobTaskStatusChanged) and waits_after_attempt(item):
+                wanted.attempts.add((item.job_task_id, item.attempt))
+        case planning.JobInvocationCancelRequested():
+            wanted.job_invocations.add(item.job_invocation_id)
+            wanted.attempts.update((job_task_id, NO_ATTEMPT) for job_task_id in item.job_task_ids)
         case planning.JobTasksPlanned():
             wanted.job_invocations.add(item.job_invocation_id)
             wanted.job_tasks.update(planned.job_task_id for planned in item.job_tasks)
@@ -172,6 +196,7 @@ class ReadModel:
     targets: dict[tuple[UUID, int], tuple[UUID, ...]] = field(default_factory=dict)
     outcomes: dict[UUID, CommandOutcome] = field(default_factory=dict)
     arrivals: dict[StreamKey, list[Piece]] = field(default_factory=lambda: defaultdict(list))
+    landings: dict[StreamKey, list[Landing]] = field(default_factory=lambda: defaultdict(list))
     folded: dict[StreamKey, FoldedOutput] = field(default_factory=dict)
     touched_tasks: dict[UUID, None] = field(default_factory=dict)
     touched_attempts: dict[AttemptKey, None] = field(default_factory=dict)
@@ -194,14 +219,18 @@ class ReadModel:
             elif isinstance(item, progress.ProgressReport):
                 data = said.raw[position : position + item.length]
                 position += item.length
-                self._take_piece(said, item, Chunk(item.offset, data))
+                self._take_piece(said, item, Chunk(item.offset, data), item.observed_at)
             elif isinstance(item, progress.OutputOmitted):
-                self._take_piece(said, item, Omission(item.start, item.end))
+                self._take_piece(said, item, Omission(item.start, item.end), item.time)
 
-    def _take_piece(self, said: Said, item: progress.ProgressReport | progress.OutputOmitted, piece: Piece) -> None:
+    def _take_piece(
+        self, said: Said, item: progress.ProgressReport | progress.OutputOmitted, piece: Piece, seen_at: datetime
+    ) -> None:
         if self._may_speak(said, item):
-            self.touched_attempts[(item.job_task_id, item.attempt)] = None
-            self.arrivals[(item.job_task_id, item.attempt, said.subject, item.stream)].append(piece)
+            key = (item.job_task_id, item.attempt, said.subject, item.stream)
+            self.touched_attempts[key[:2]] = None
+            self.arrivals[key].append(piece)
+            self.landings[key].append(Landing(piece.start, piece.end, micros(seen_at), *said.place[:4]))
 
     def _take_fact(self, said: Said, fact: execution.AttemptFact) -> None:
         if fact.proxy != said.subject:
@@ -209,7 +238,7 @@ class ReadModel:
         elif self._may_speak(said, fact):
             key = (fact.job_task_id, fact.attempt, said.subject)
             self.touched_attempts[key[:2]] = None
-            self.reports.put(key, tasks.report(self.reports.get(key) or AttemptReport(), fact))
+            self.reports.put(key, tasks.report(self.reports.get(key) or AttemptReport(), fact, said.place))
 
     def _may_speak(self, said: Said, item: AttemptItem) -> bool:
         """What is said before anybody named the attempt's proxy is kept under the speaker's own, and shown to nobody."""
@@ -222,20 +251,30 @@ class ReadModel:
 
     def _take_due(self, said: Said, due: dispatch.AttemptDue) -> None:
         self._put_task(tasks.make_due(self._task(due), due))
-        self._decide(due, tasks.decide_due(self._decision(due), due))
+        self._decide(due, tasks.decide_due(self._decision(due), due, said.place))
 
     def _take_binding(self, said: Said, event: tasks.BinderEvent) -> None:
         self._put_task(self._task(event))
-        self._decide(event, tasks.decide_binding(self._decision(event), event))
+        self._decide(event, tasks.decide_binding(self._decision(event), event, said.place))
 
     def _take_status(self, said: Said, changed: dispatch.JobTaskStatusChanged) -> None:
         self._put_task(tasks.change_status(self._task(changed), changed))
+        if waits_after_attempt(changed):
+            self._note((changed.job_task_id, changed.attempt), changed, said)
+
+    def _take_asking(self, said: Said, asked: dispatch.ResumeDue | dispatch.CancelDue) -> None:
+        self._note((asked.job_task_id, asked.attempt), asked, said)
+
+    def _note(self, key: AttemptKey, item: Item, said: Said) -> None:
+        """A step of an attempt that decides nothing."""
+        decision = self.decisions.get(key) or AttemptDecision()
+        self.decisions.put(key, replace(decision, steps=add_step(decision.steps, item, said.place)))
 
     def _take_verdict(self, said: Said, ended: dispatch.JobTaskEnded) -> None:
         task = self._task(ended)
         if tasks.contradicts(task, ended):
             self.contradictions.append(task.job_task_id)
-        self._put_task(tasks.end(task, ended))
+        self._put_task(tasks.end(task, ended, add_step(task.steps, ended, said.place)))
 
     def _take_plan(self, said: Said, event: planning.JobTasksPlanned) -> None:
         self._put_invocation(invocations.plan(self._invocation(event.job_invocation_id, event.time), event))
@@ -243,10 +282,11 @@ class ReadModel:
             task = self.job_tasks.get(planned.job_task_id) or JobTask(
                 planned.job_task_id, event.job_invocation_id, planned.host_id
             )
-            self._put_task(tasks.plan(task, planned))
+            self._put_task(tasks.plan(task, planned, add_planned(task.steps, event, planned, said.place)))
 
     def _take_accepted(self, said: Said, event: planning.JobInvocationAccepted) -> None:
-        self._put_invocation(invocations.accept(self._invocation(event.job_invocation_id, event.time), event))
+        known = self._invocation(event.job_invocation_id, event.time)
+        self._put_invocation(invocations.accept(known, event, add_request(known.steps, event, said.place)))
         self._decided(event.command_id, ACCEPTED, job_invocation_id=event.job_invocation_id)
 
     def _take_refused(self, said: Said, event: planning.JobInvocationRefused) -> None:
@@ -256,7 +296,13 @@ class ReadModel:
         )
 
     def _take_cancel(self, said: Said, event: planning.JobInvocationCancelRequested) -> None:
-        self._put_invocation(invocations.request_cancel(self._invocation(event.job_invocation_id, event.time), event))
+        known = self._invocation(event.job_invocation_id, event.time)
+        for job_task_id in event.job_task_ids:
+            key = (job_task_id, NO_ATTEMPT)
+            decision = self.decisions.get(key) or AttemptDecision()
+            self.decisions.put(key, replace(decision, steps=add_request(decision.steps, event, said.place)))
+        if not event.job_task_ids:
+            self._put_invocation(invocations.request_cancel(known, add_request(known.steps, event, said.place)))
         self._decided(event.command_id, ACCEPTED, job_invocation_id=event.job_invocation_id)
 
     def _take_edit(self, said: Said, event: planning.JobInvocationEdited) -> None:
@@ -378,7 +424,7 @@ class ReadModel:
     def fold_all_output(self, waiting: Mapping[StreamKey, Sequence[Piece]]) -> None:
         """Fold what arrived. `waiting`: what waits in the store beyond the holes of `closing_streams`."""
         for key, pieces in self.arrivals.items():
-            folded = fold_output(self._state(key), waiting.get(key, ()), pieces)
+            folded = fold_output(self._state(key), waiting.get(key, ()), pieces, self.landings[key])
             self.folded[key] = folded
             self.streams.put(key, folded.state)
 
@@ -464,6 +510,8 @@ _TAKERS: dict[type[Item], Callable[[ReadModel, Said, Any], None]] = {
     dispatch.JobInvocationDue: ReadModel._take_begun,
     dispatch.ConcurrencyChanged: ReadModel._take_concurrency,
     dispatch.AttemptDue: ReadModel._take_due,
+    dispatch.ResumeDue: ReadModel._take_asking,
+    dispatch.CancelDue: ReadModel._take_asking,
     dispatch.JobTaskStatusChanged: ReadModel._take_status,
     dispatch.JobTaskEnded: ReadModel._take_verdict,
     dispatch.JobInvocationEnded: ReadModel._take_ended,

@@ -385,6 +385,7 @@ def _said(message: Received) -> Said:
         heard_at=message.append_time,
         items=message.items,
         raw=message.raw,
+        source=message.source,
     )
 
 

@@ -9,7 +9,7 @@ from chargehand_schemas.reasons import Stream
 from markupsafe import Markup
 from starlette.responses import Response
 
-from ...core.documents import job_invocation_document, job_task_document
+from ...core.documents import history_document, job_invocation_document
 from ...core.terminal import Style, render, style_of, text_of
 from .answers import document_response
 from .call import Call
@@ -24,23 +24,19 @@ PAGE_BYTES = 256 * 1024
 async def show_job_task(call: Call) -> Response:
     """`GET /job-tasks/ID`."""
     job_task_id = await call.job_task_id()
-    task = await call.read(lambda store: store.job_task(job_task_id))
-    if task is None:
+    history = await call.read(lambda store: store.history(job_task_id))
+    if history is None:
         raise not_found("such job task")
-    attempts = await call.read(lambda store: store.attempts(job_task_id))
-    document = job_task_document(task, attempts)
+    task, document = history.task, history_document(history)
     if not call.wants_html:
         return document_response(document)
-    invocation = await call.read(lambda store: store.job_invocation(task.job_invocation_id))
-    if invocation is None:
-        raise not_found("job invocation of this job task")
     number = call.number("attempt", None, 1, 10**9)
     shown = [await _shown(call, stream, number) for stream in Stream]
     return page(
         call,
         "job_task.html",
         task=document,
-        invocation=job_invocation_document(invocation),
+        invocation=job_invocation_document(history.invocation),
         outputs=shown,
         attempt=number or task.shown or task.attempts,
         chosen=number,

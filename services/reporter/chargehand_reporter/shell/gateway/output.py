@@ -48,7 +48,7 @@ def find_output(store: ReadStore, job_task_id: UUID, stream: Stream, attempt: in
     found = store.attempt(job_task_id, number) if number else None
     if found is None and attempt:
         return None
-    decision, report = (found[1], found[2]) if found is not None else (None, None)
+    decision, report = (found.decision, found.report) if found is not None else (None, None)
     told = report or AttemptReport()
     row = OutputReader(store.database).find((job_task_id, number, decision.proxy, stream)) if decision else None
     stored = row[1].stored if row is not None else 0

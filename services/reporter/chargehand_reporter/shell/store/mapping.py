@@ -36,12 +36,12 @@ _REPORT = TypeAdapter(AttemptReport)
 
 JOB_INVOCATION = (
     "job_invocation_id, created_at, status, definition, refusal, refused_by, detail, refused_at, start_at, due_at, total, "
-    "is_cancel_requested, ended, ended_at, said_counts, said_reasons, counts, reasons, told, position, halt, edit"
+    "is_cancel_requested, ended, ended_at, said_counts, said_reasons, counts, reasons, told, position, halt, edit, steps"
 )
 JOB_TASK = (
     "job_task_id, job_invocation_id, host_id, host_name, is_planned, ordinal, proxy, proxy_from, dispatch_rank, "
     "verdict_rank, status, reason, exit_status, signal, attempts, tried, detail, due_at, verdict_at, shown, started_at, "
-    "attempt_ended_at, streams, group_id, position"
+    "attempt_ended_at, streams, group_id, position, steps"
 )
 OUTPUT_GROUP = "job_invocation_id, group_id, ordinal, status, reason, exit_status, digests, lengths, count"
 HOST = "host_id, version, name, record, is_removed"
@@ -109,6 +109,7 @@ def job_invocation_row(it: JobInvocation, position: int) -> tuple[Any, ...]:
         position,
         None if it.halt is None else it.halt.model_dump_json(),
         None if it.edit is None else _dump([micros(it.edit[0]), it.edit[1]]),
+        it.steps,
     )
 
 
@@ -135,6 +136,7 @@ def job_invocation_of(row: Row) -> JobInvocation:
         position=row[19],
         halt=None if row[20] is None else Halt.model_validate_json(row[20]),
         edit=None if row[21] is None else _edit(*_load(row[21])),
+        steps=row[22],
     )
 
 
@@ -169,6 +171,7 @@ def job_task_row(it: JobTask, group: bytes, position: int) -> tuple[Any, ...]:
         _VIEWS.dump_json(dict(it.streams)).decode() if it.streams else "",
         group,
         position,
+        it.steps,
     )
 
 
@@ -199,6 +202,7 @@ def job_task_of(row: Row) -> JobTask:
         streams=_VIEWS.validate_json(row[22]) if row[22] else {},
         group=row[23],
         position=row[24],
+        steps=row[25],
     )
 
 

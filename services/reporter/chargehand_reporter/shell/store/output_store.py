@@ -15,15 +15,16 @@ from uuid import UUID
 
 import zstandard
 from chargehand_schemas.reasons import Stream
+from pydantic_core import from_json, to_json
 
-from ...core.output import Appended, Chunk, FoldedOutput, Omission, Piece, StreamState
+from ...core.output import Appended, Chunk, FoldedOutput, Landing, Omission, Piece, StreamState
 from ...core.read_model import AttemptKey, ReportKey, StreamKey
 from .database import Database, Row, in_slices
 
 CHUNK_BYTES = 128 * 1024
 _WORTH_IT_BYTES = 256
 _PLAIN, _ZSTD = 0, 1
-_STREAM = "job_task_id, attempt, proxy, stream, stream_end, stored, newlines, tail, omitted"
+_STREAM = "job_task_id, attempt, proxy, stream, stream_end, stored, newlines, tail, omitted, landings"
 
 
 class OutputStore:
@@ -74,13 +75,14 @@ class OutputStore:
 
     def _save_streams(self, folded: Mapping[StreamKey, FoldedOutput]) -> dict[StreamKey, int]:
         rows = [
-            (*_values(key), s.end, s.stored, s.newlines, s.tail, json.dumps(s.omitted))
+            (*_values(key), s.end, s.stored, s.newlines, s.tail, json.dumps(s.omitted), _landings_text(s))
             for key, s in ((key, result.state) for key, result in folded.items())
         ]
         self._database.execute_many(
-            f"insert into streams ({_STREAM}) values (?, ?, ?, ?, ?, ?, ?, ?, ?) "
+            f"insert into streams ({_STREAM}) values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?) "
             "on conflict (job_task_id, attempt, proxy, stream) do update set stream_end = excluded.stream_end, "
-            "stored = excluded.stored, newlines = excluded.newlines, tail = excluded.tail, omitted = excluded.omitted",
+            "stored = excluded.stored, newlines = excluded.newlines, tail = excluded.tail, omitted = excluded.omitted, "
+            "landings = excluded.landings",
             rows,
         )
         return self._ids(folded)
@@ -155,6 +157,11 @@ class OutputReader:
         )
         return (rows[0][-1], _stream_of(rows[0])[1]) if rows else None
 
+    def of_job_task(self, job_task_id: UUID) -> dict[StreamKey, StreamState]:
+        """All streams of a job task, whoever said them."""
+        rows = self._database.query(f"select {_STREAM} from streams where job_task_id = ?", (job_task_id.bytes,))
+        return dict(map(_stream_of, rows))
+
     def read(self, stream_id: int, start: int, end: int, at_most: int) -> bytes:
         """Bytes [start, end) of what is stored, or the first of them: at least one chunk, about `at_most`. Empty: none there."""
         first = self._database.query(
@@ -192,4 +199,18 @@ def _values(key: StreamKey) -> tuple[Any, ...]:
 def _stream_of(row: Row) -> tuple[StreamKey, StreamState]:
     key = (UUID(bytes=row[0]), row[1], row[2], Stream(row[3]))
     omitted = tuple((start, end) for start, end in json.loads(row[8]))
-    return key, StreamState(end=row[4], stored=row[5], newlines=row[6], tail=row[7], omitted=omitted)
+    first, latest = _landings_of(row[9])
+    return key, StreamState(row[4], row[5], row[6], row[7], omitted, first, latest)
+
+
+def _landings_text(state: StreamState) -> str:
+    """One landing where the first report is the latest too; none for output from before they were noted."""
+    found = [state.first] if state.first == state.latest else [state.first, state.latest]
+    return "" if state.first is None else to_json(found).decode()
+
+
+def _landings_of(text: str) -> tuple[Landing | None, Landing | None]:
+    if not text:
+        return None, None
+    found = [Landing(*row) for row in from_json(text)]
+    return found[0], found[-1]

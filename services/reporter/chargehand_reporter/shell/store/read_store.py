@@ -6,6 +6,7 @@ Owns the queries of readers. Who may ask is decided before, how it is shown afte
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
@@ -13,21 +14,24 @@ from uuid import UUID
 
 from chargehand_schemas.api import OutputGroup
 from chargehand_schemas.ids import job_task_id
-from chargehand_schemas.reasons import INVOCATION_ENDS, JobInvocationStatus, JobTaskStatus, Reason
+from chargehand_schemas.reasons import INVOCATION_ENDS, JobInvocationStatus, JobTaskStatus, Reason, Stream
 from pydantic_core import from_json
 
 from ...core.catalog import Host, Observation, Token
 from ...core.cursors import read_cursor, write_cursor
 from ...core.documents import output_group
 from ...core.invocation import JobInvocation
-from ...core.job_task import AttemptDecision, AttemptReport, JobTask
+from ...core.job_task import JobTask
+from ...core.ladder import NO_ATTEMPT
+from ...core.output import StreamState
 from ...core.proxies import Agent, ProxySize
 from ...core.read_model import CommandOutcome, User
+from ...core.steps import Attempt, JobTaskHistory
 from . import mapping
 from .database import Database, Row, in_slices
+from .output_store import OutputReader
 
 T = TypeVar("T")
-Attempt = tuple[int, AttemptDecision, AttemptReport | None]
 
 MAX_NAMES = 1000
 
@@ -171,18 +175,34 @@ class ReadStore:
         )
         return list(map(mapping.job_task_of, rows))
 
-    def attempts(self, job_task_id: UUID, limit: int = 1000) -> list[Attempt]:
-        """The latest attempts of a job task, with what the proxy that was asked said of them."""
+    def history(self, job_task_id: UUID, limit: int = 1000) -> JobTaskHistory | None:
+        """A job task with its latest attempts, what the proxies that were asked said of them, and its ladder."""
+        task = self.job_task(job_task_id)
+        invocation = self.job_invocation(task.job_invocation_id) if task is not None else None
+        if task is None or invocation is None:
+            return None
         rows = self._select(
-            "attempt, proxy, facts", "attempts where job_task_id = ? order by attempt desc, proxy limit ?",
-            job_task_id.bytes, limit,
+            "attempt, proxy, facts", "attempts where job_task_id = ? and attempt <> ? order by attempt desc, proxy limit ?",
+            job_task_id.bytes, NO_ATTEMPT, limit,
         )  # fmt: skip
+        cancels = self.attempt(job_task_id, NO_ATTEMPT)
+        return JobTaskHistory(
+            task, invocation, self._attempts(job_task_id, rows), cancels.decision.steps if cancels else ""
+        )
+
+    def _attempts(self, job_task_id: UUID, rows: list[Row]) -> list[Attempt]:
         decisions = {row[0]: mapping.decision_of(row[2]) for row in rows if not row[1]}
         reports = {(row[0], row[1]): mapping.report_of(row[2]) for row in rows if row[1]}
-        return [(n, decisions[n], reports.get((n, decisions[n].proxy))) for n in sorted(decisions)]
+        streams: dict[tuple[int, str], dict[Stream, StreamState]] = defaultdict(dict)
+        for key, state in OutputReader(self.database).of_job_task(job_task_id).items():
+            streams[key[1], key[2]][key[3]] = state
+        return [
+            Attempt(n, decided, reports.get((n, decided.proxy)), streams.get((n, decided.proxy), {}))
+            for n, decided in sorted(decisions.items())
+        ]
 
     def attempt(self, job_task_id: UUID, attempt: int) -> Attempt | None:
-        """One attempt."""
+        """One attempt, without its streams."""
         rows = self._select(
             "proxy, facts", "attempts where job_task_id = ? and attempt = ?", job_task_id.bytes, attempt
         )
@@ -191,7 +211,7 @@ class ReadStore:
             return None
         decision = mapping.decision_of(facts[""])
         told = facts.get(decision.proxy) if decision.proxy else None
-        return attempt, decision, None if told is None else mapping.report_of(told)
+        return Attempt(attempt, decision, None if told is None else mapping.report_of(told))
 
     def groups(self, job_invocation_id: UUID, limit: int, names: int = MAX_NAMES) -> list[OutputGroup]:
         """Groups of equal ends, failures first, then the largest."""

@@ -144,6 +144,13 @@ create table targets (job_invocation_id {bytes} not null, chunk integer not null
 alter table observations add column facts text not null default '{}';
 alter table observations add column facts_reported_at bigint;
 """,
+    # What was read before ladders were kept is read again, which changes nothing that is known but fills them.
+    """
+alter table job_invocations add column steps text not null default '';
+alter table job_tasks add column steps text not null default '';
+delete from positions;
+delete from store_id;
+""",
 )
 
 OUTPUT_STEPS = (
@@ -173,6 +180,9 @@ create table held (
     until bigint not null,
     data {bytes},
     primary key (stream_id, start));
+""",
+    """
+alter table streams add column landings text not null default '';
 """,
 )
 
