@@ -9,13 +9,17 @@ from uuid import UUID, uuid4
 
 import pytest
 from chargehand_chassis.kafka import Mark
+from chargehand_chassis.sqlite import migrate, open_sqlite
 from chargehand_reporter.core.catalog import Observation
+from chargehand_reporter.core.documents import history_document
 from chargehand_reporter.core.read_model import Said
 from chargehand_reporter.shell.folding import Folded, Folding
 from chargehand_reporter.shell.store.database import Database, StoreUnavailable, open_database
 from chargehand_reporter.shell.store.fold_store import FoldStore
 from chargehand_reporter.shell.store.output_store import CHUNK_BYTES, OutputReader
 from chargehand_reporter.shell.store.read_store import ReadStore, TaskFilter
+from chargehand_reporter.shell.store.schema import READ_MODEL_STEPS, sqlite_ddl
+from chargehand_schemas.api import JobTaskDocument
 from chargehand_schemas.base import Item
 from chargehand_schemas.catalog import (
     CommandDecided,
@@ -30,7 +34,7 @@ from chargehand_schemas.catalog import (
 )
 from chargehand_schemas.commands import HostRecord
 from chargehand_schemas.hosts import HostCheckedIn, HostFactsReported, HostReachabilityObserved
-from chargehand_schemas.planning import JobInvocationRefused
+from chargehand_schemas.planning import JobInvocationCancelRequested, JobInvocationRefused
 from chargehand_schemas.proxies import AgentHeartbeat, AgentStarted
 from chargehand_schemas.reasons import JobInvocationStatus, JobTaskStatus, Reason, Refusal, Role, Stream
 from chargehand_schemas.registry import type_of
@@ -394,6 +398,68 @@ def test_a_read_model_built_anew_finds_the_output_that_was_kept(tmp_path: Path, 
     assert task is not None
     assert (task.streams[Stream.STDOUT].length, task.streams[Stream.STDOUT].complete) == (10, True)
     again.close()
+
+
+def test_ladders_are_read_back_and_no_order_of_reading_changes_them(stores: Stores) -> None:
+    """S62: every attempt with its own steps, output and exit status."""
+    part = Part("db1", {Stream.STDERR: b"no\n" * 60}, exits=(1, 1, 0))
+    story = Story([part], began=NOW)
+    cancel = JobInvocationCancelRequested(
+        id=uuid4(), time=NOW, job_invocation_id=story.job_invocation_id, command_id=uuid4(), actor="user:ann",
+        job_task_ids=(story.task_id(part),),
+    )  # fmt: skip
+    lines = [Line(Role.PLANNER, cancel, ""), *story.lines()]
+    messages = [said(line, "local", n) for n, line in enumerate(lines)]
+    order = random.Random(5)
+    mixed = messages + order.sample(messages, 20)
+    order.shuffle(mixed)
+    for start in range(0, len(mixed), 7):
+        stores.folding.fold(mixed[start : start + 7], [], NOW)
+    shown = ladder_of(stores, story, part)
+    assert [step.kind.value for step in shown.steps] == ["accepted", "planned", "cancel_requested", "verdict"]
+    assert [one.exit_status for one in shown.attempts_detail] == [1, 1, 0]
+    assert [step.offset for step in shown.attempts_detail[0].steps] == [5, 6, 7, 8, 10, 11]
+    output = [step.facts["bytes"] for step in shown.attempts_detail[2].steps if "bytes" in step.facts]
+    assert output == [180]
+    stores.folding.fold(messages, [], NOW)
+    assert ladder_of(stores, story, part) == shown
+
+
+def ladder_of(stores: Stores, story: Story, part: Part) -> JobTaskDocument:
+    history = stores.read.history(story.task_id(part))
+    assert history is not None
+    return history_document(history).model_copy(update={"position": 0})
+
+
+def test_a_ladder_is_the_same_in_a_read_model_built_anew(tmp_path: Path) -> None:
+    """Also where output stood in the log, which has expired there: the store of output remembers it."""
+    part = Part("db1", {Stream.STDOUT: b"line\n" * 60}, exits=(1, 0))
+    story = Story([part], began=NOW)
+    messages = [said(line, "local", n) for n, line in enumerate(story.lines())]
+    first = Stores("", tmp_path / "reporter")
+    first.folding.fold(messages, [], NOW)
+    shown = ladder_of(first, story, part)
+    first.close()
+    for name in ("reporter.db", "reporter.db-wal", "reporter.db-shm"):
+        (tmp_path / "reporter" / name).unlink(missing_ok=True)
+    again = Stores("", tmp_path / "reporter")
+    again.folding.fold([message for message in messages if not message.raw], [], NOW)
+    assert ladder_of(again, story, part) == shown
+    again.close()
+
+
+def test_a_read_model_from_before_ladders_reads_everything_again(tmp_path: Path, story: Story) -> None:
+    connection = open_sqlite(tmp_path / "reporter.db")
+    migrate(connection, [sqlite_ddl(step) for step in READ_MODEL_STEPS[:2]])
+    connection.execute("insert into positions (topic, partition, next_position) values ('x', 0, 7)")
+    connection.execute("insert into store_id values ('before')")
+    connection.close()
+    stores = Stores("", tmp_path)
+    assert stores.store.load_positions() == {}
+    assert stores.store.store_id() != "before"
+    stores.take(story.lines())
+    assert [step.kind.value for step in ladder_of(stores, story, story.parts[0]).steps][-1] == "verdict"
+    stores.close()
 
 
 def test_two_writers_at_once_lose_nothing(postgres: Callable[[], str], tmp_path: Path) -> None:
