@@ -216,6 +216,14 @@ class JobTaskDocument(Model):
     attempts_detail: tuple[AttemptDocument, ...] = ()
     steps: tuple[StepDocument, ...] = ()
 
+    def ladder(self) -> list[tuple[int, StepDocument]]:
+        """All steps by the broker's clock, with the number of their attempt; 0: of none. Equal times stand as things go."""
+        whole = [(0, step) for step in self.steps]
+        first = [row for row in whole if row[1].kind in (StepKind.ACCEPTED, StepKind.PLANNED)]
+        last = [row for row in whole if row not in first]
+        of_attempts = [(attempt.attempt, step) for attempt in self.attempts_detail for step in attempt.steps]
+        return sorted([*first, *of_attempts, *last], key=lambda row: row[1].heard_at)
+
 
 class OutputGroup(Model):
     """Job tasks of an invocation that ended alike: status, reason, exit status and digests of both streams."""

@@ -11,7 +11,7 @@ import json
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any, TypeVar
 from urllib.parse import quote, urlsplit
 from uuid import UUID, uuid4
@@ -56,6 +56,18 @@ _BACK_OFF_S = (0.1, 0.2, 0.5, 1.0, 2.0)
 
 Change = JobInvocationDocument | tuple[JobTaskDocument, ...]
 """What a watched job tells: itself as it is now, or some of its job tasks as they are now."""
+
+
+@dataclass(frozen=True, slots=True)
+class AttemptOver:
+    """A followed attempt has ended and another begins (`next_attempt`), or is waited for until `next_try_at`."""
+
+    attempt: int
+    outcome: str
+    exit_status: int | None = None
+    signal: str | None = None
+    next_attempt: int | None = None
+    next_try_at: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +134,10 @@ class Client:
     def page_of(self, job_invocation_id: UUID) -> str:
         """The address of a job's page."""
         return f"{self.server}/job-invocations/{job_invocation_id}"
+
+    def page_of_job_task(self, job_task_id: UUID) -> str:
+        """The address of the page of a job task."""
+        return f"{self.server}/job-tasks/{job_task_id}"
 
     # --- jobs ---
 
@@ -230,14 +246,20 @@ class Client:
                 if left == 0:
                     return
 
-    def follow_output(self, job_task_id: UUID, *, last_event_id: str = "") -> Iterator[OutputPiece]:
-        """Both streams of a job task as they grow, until all is there. Reconnects without a gap."""
-        for event in self._events(f"/job-tasks/{job_task_id}/output/events", last_event_id):
-            if event.event == "output":
-                row = json.loads(event.data)
-                yield OutputPiece(Stream(row["stream"]), int(row["offset"]), base64.b64decode(row["data"]))
-            elif event.event == "end":
-                return
+    def follow_output(
+        self, job_task_id: UUID, *, attempt: int | None = None, last_event_id: str = ""
+    ) -> Iterator[OutputPiece | AttemptOver]:
+        """Both streams of a job task as they grow, until all is there; each further attempt after all of the one before it.
+        With `attempt` only that one. Reconnects without a gap."""
+        for event in self._events(f"/job-tasks/{job_task_id}/output/events", last_event_id, {"attempt": attempt}):
+            match event.event:
+                case "output":
+                    row = json.loads(event.data)
+                    yield OutputPiece(Stream(row["stream"]), int(row["offset"]), base64.b64decode(row["data"]))
+                case "attempt" | "next_try":
+                    yield _attempt_over(json.loads(event.data))
+                case "end":
+                    return
 
     # --- hosts and proxies ---
 
@@ -343,12 +365,12 @@ class Client:
         except httpx.TransportError as error:
             raise self._unreachable(error) from error
 
-    def _events(self, path: str, last_event_id: str) -> Iterator[ServerEvent]:
+    def _events(self, path: str, last_event_id: str, query: Mapping[str, Any] = {}) -> Iterator[ServerEvent]:
         """Events for ever: a stream that breaks is opened again after the last event it gave."""
         failures, silent_since, last_id = 0, time.monotonic(), last_event_id
         while True:
             try:
-                for event in self._event_stream(path, last_id):
+                for event in self._event_stream(path, last_id, query):
                     failures, silent_since, last_id = 0, time.monotonic(), event.id
                     yield event
             except Unreachable:
@@ -357,15 +379,27 @@ class Client:
             time.sleep(_BACK_OFF_S[min(failures, len(_BACK_OFF_S) - 1)])
             failures += 1
 
-    def _event_stream(self, path: str, last_id: str) -> Iterator[ServerEvent]:
+    def _event_stream(self, path: str, last_id: str, query: Mapping[str, Any]) -> Iterator[ServerEvent]:
         headers = {"Accept": "text/event-stream"} | ({"Last-Event-ID": last_id} if last_id else {})
-        with self._open(path, {}, headers, _SILENT_STREAM_S) as response:
+        with self._open(path, query, headers, _SILENT_STREAM_S) as response:
             parser = EventParser(last_id)
             for piece in self._pieces(response):
                 yield from parser.feed(piece)
 
     def _unreachable(self, error: Exception) -> Unreachable:
         return Unreachable("unreachable", f"{self.server} does not answer: {str(error) or type(error).__name__}")
+
+
+def _attempt_over(row: dict[str, Any]) -> AttemptOver:
+    earlier, due_at = row["earlier"], row.get("due_at")
+    return AttemptOver(
+        attempt=int(earlier["attempt"]),
+        outcome=str(earlier["outcome"]),
+        exit_status=earlier["exit_status"],
+        signal=earlier["signal"],
+        next_attempt=row.get("attempt"),
+        next_try_at=None if due_at is None else datetime.fromisoformat(due_at),
+    )
 
 
 class _Opened:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from datetime import timedelta
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime, timedelta
+from itertools import chain, islice
 from typing import TYPE_CHECKING
 
 import click
 
+from ..errors import CommandError
 from ..help import Command
 from ..options import Asked, common_options
 from .completions import complete_hosts, complete_jobs
@@ -60,35 +62,91 @@ def _job_row(job: JobInvocationDocument) -> Sequence[str]:
 @click.command(cls=Command)
 @ref_argument
 @click.option("--status", type=click.Choice(_JOB_TASK_STATUSES), help="Only job tasks in this state.")
-@click.option("--host", metavar="NAME", shell_complete=complete_hosts, help="Only this host.")
+@click.option(
+    "--host", "hosts", multiple=True, metavar="NAME", shell_complete=complete_hosts,
+    help="Only there; repeat it. Of one host all attempts are shown.",
+)  # fmt: skip
+@click.option("--ladder", is_flag=True, help="Every step on the way to one host: when, by whom, where in the log.")
 @click.option(
     "--plan", "is_plan", is_flag=True, help="When each host is due, by batch and splay: the same after any restart."
 )
 @common_options
-def show(asked: Asked, ref: str, status: str | None, host: str | None, is_plan: bool) -> int:
-    """One job with its job tasks. Exit status 1 if it has failed."""
+def show(asked: Asked, ref: str, status: str | None, hosts: Sequence[str], ladder: bool, is_plan: bool) -> int:
+    """One job with its job tasks. Exit status 1 if it has failed.
+
+    \b
+    chargehand job show @last                       its hosts and what became of them
+    chargehand job show @last --host web1           every attempt there, and when the next try is due
+    chargehand job show @last --host web1 --ladder  who said what of it, when, and where that stands in the log
+    """
     from ..terminal.summary import job_document
     from .frame import client_errors
     from .watching import exit_status_of
 
     if is_plan:
-        return _show_plan(asked, ref, status, host)
+        return _show_plan(asked, ref, status, hosts)
     with client_errors(asked):
         job = asked.client.job_invocation(ref)
-        job_tasks = asked.client.job_tasks(str(job.job_invocation_id), status=status, host=host)
+        job_tasks = _found(asked, job, status, hosts)
+        one = _only(asked, job, hosts, job_tasks) if ladder or _is_one(hosts) else None
         match asked.screen.output:
             case "json":
-                asked.screen.json(job_document(job, list(job_tasks)))
+                asked.screen.json(job_document(job, [one] if one is not None else list(job_tasks)))
             case "jsonl":
-                asked.screen.json_lines(job_task.model_dump(mode="json") for job_task in job_tasks)
+                rows = [one] if one is not None else job_tasks
+                asked.screen.json_lines(job_task.model_dump(mode="json") for job_task in rows)
+            case _ if one is not None:
+                _print_one(asked, job, one, ladder=ladder)
             case _:
                 _print(asked, job, job_tasks)
     return exit_status_of(job)
 
 
-def _print(asked: Asked, job: JobInvocationDocument, job_tasks: object) -> None:
+def _found(
+    asked: Asked, job: JobInvocationDocument, status: str | None, hosts: Sequence[str]
+) -> Iterable[JobTaskDocument]:
+    """Its job tasks, page by page; those of some hosts in the order in which these were named."""
+    ref = str(job.job_invocation_id)
+    return chain.from_iterable(asked.client.job_tasks(ref, status=status, host=host) for host in hosts or (None,))
+
+
+def _is_one(hosts: Sequence[str]) -> bool:
+    return len(hosts) == 1 and "*" not in hosts[0]
+
+
+def _only(
+    asked: Asked, job: JobInvocationDocument, hosts: Sequence[str], job_tasks: Iterable[JobTaskDocument]
+) -> JobTaskDocument:
+    """The one job task that is meant, with its attempts and its ladder. CommandError if it is none, or more than one."""
+    found = list(islice(job_tasks, 2))
+    if len(found) == 1:
+        return asked.client.job_task(found[0].job_task_id)
+    if not found and _is_one(hosts):
+        raise CommandError(
+            f"{hosts[0]!r} is none of the job's hosts.",
+            why="there is no job task of it, or none in the state that was asked for.",
+            do=f"see chargehand job show {job.job_invocation_id}.",
+        )
+    raise CommandError(
+        "a ladder is that of one host.",
+        why=f"{len(hosts) if len(hosts) > 1 else job.total} hosts are meant.",
+        do="name one of them: --host NAME --ladder.",
+    )
+
+
+def _print(asked: Asked, job: JobInvocationDocument, job_tasks: Iterable[JobTaskDocument]) -> None:
+    from ..terminal.summary import last_line
+
+    _say_job(asked, job)
+    asked.screen.say(f"so far   {last_line(job)}")
+    asked.screen.say(f"page     {asked.client.page_of(job.job_invocation_id)}")
+    columns = ("host", "status", "why", "attempts", "took")
+    asked.screen.table(columns, map(_job_task_row, job_tasks), empty="no job tasks")
+
+
+def _say_job(asked: Asked, job: JobInvocationDocument) -> None:
     from ..terminal.escapes import visible
-    from ..terminal.summary import halt_in_words, in_words, last_line
+    from ..terminal.summary import halt_in_words, in_words
 
     asked.screen.say(f"job      {job.job_invocation_id}  {job.status.value}")
     asked.screen.say(
@@ -105,13 +163,9 @@ def _print(asked: Asked, job: JobInvocationDocument, job_tasks: object) -> None:
         )
     if job.rerun_of is not None:
         asked.screen.say(f"again    {job.rerun_of}")
-    asked.screen.say(f"so far   {last_line(job)}")
-    asked.screen.say(f"page     {asked.client.page_of(job.job_invocation_id)}")
-    columns = ("host", "status", "why", "attempts", "took")
-    asked.screen.table(columns, map(_job_task_row, job_tasks), empty="no job tasks")  # type: ignore[call-overload]
 
 
-def _show_plan(asked: Asked, ref: str, status: str | None, host: str | None) -> int:
+def _show_plan(asked: Asked, ref: str, status: str | None, hosts: Sequence[str]) -> int:
     from .frame import client_errors, print_documents
 
     with client_errors(asked):
@@ -119,7 +173,7 @@ def _show_plan(asked: Asked, ref: str, status: str | None, host: str | None) -> 
         rows = (
             row
             for row in asked.client.plan(str(job.job_invocation_id))
-            if (status is None or row.status.value == status) and (host is None or row.host == host)
+            if (status is None or row.status.value == status) and (not hosts or row.host in hosts)
         )
         empty = "no such host" if job.total else f"not planned yet; it is {job.status.value}"
         print_documents(asked, rows, ("due", "batch", "host", "proxy", "status"), _plan_row, empty=empty)
@@ -131,20 +185,42 @@ def _plan_row(row: PlannedJobTaskDocument) -> Sequence[str]:
     return (due, str(row.batch or ""), row.host, row.proxy, row.status.value)
 
 
-def _waits(job_task: JobTaskDocument) -> bool:
-    """Whether it is told why its host is waited for."""
-    return job_task.status.value == "waiting_for_check_in"
-
-
 def _job_task_row(job_task: JobTaskDocument) -> Sequence[str]:
-    from ..terminal.escapes import visible
-    from ..terminal.progress import why
     from ..terminal.summary import duration
 
     took = duration(job_task.ended_at - job_task.started_at) if job_task.ended_at and job_task.started_at else ""
-    is_told = job_task.reason or job_task.signal
-    reason = why(job_task) if is_told else visible(job_task.detail)[:300] if _waits(job_task) else ""
-    return (job_task.host, job_task.status.value, reason, str(job_task.attempts), took)
+    return (job_task.host, job_task.status.value, _why(job_task), str(job_task.attempts), took)
+
+
+def _why(job_task: JobTaskDocument) -> str:
+    """Why it did not succeed, or when it is tried again and after what, or why its host is waited for."""
+    from ..terminal.escapes import visible
+    from ..terminal.ladder import next_try_words
+    from ..terminal.progress import why
+
+    if job_task.next_try_at is not None:
+        words = next_try_words(job_task.next_try_at, datetime.now(UTC))
+        return f"{words}: {job_task.detail.replace('_', ' ')[:200]}" if job_task.detail else words
+    if job_task.reason or job_task.signal:
+        return why(job_task)
+    return visible(job_task.detail)[:300] if job_task.status.value == "waiting_for_check_in" else ""
+
+
+def _print_one(asked: Asked, job: JobInvocationDocument, job_task: JobTaskDocument, *, ladder: bool) -> None:
+    from ..terminal.escapes import visible
+    from ..terminal.ladder import ATTEMPT_COLUMNS, STEP_COLUMNS, attempt_row, ladder_rows, tries_words
+
+    now = datetime.now(UTC)
+    _say_job(asked, job)
+    why = _why(job_task)
+    asked.screen.say(f"host     {visible(job_task.host)}  {job_task.status.value}{f', {visible(why)}' if why else ''}")
+    asked.screen.say(f"tries    {tries_words(job_task, job_task.tries)}")
+    asked.screen.say(f"page     {asked.client.page_of_job_task(job_task.job_task_id)}")
+    if ladder:
+        asked.screen.table(STEP_COLUMNS, ladder_rows(job_task), empty="no steps are known of it")
+    else:
+        rows = (attempt_row(attempt, now) for attempt in job_task.attempts_detail)
+        asked.screen.table(ATTEMPT_COLUMNS, rows, empty="no attempt yet")
 
 
 @click.command(cls=Command)

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from chargehand_schemas.api import JobTaskDocument
     from chargehand_schemas.reasons import Stream
 
+    from ..client.http import AttemptOver
+
 _STREAMS = ("stdout", "stderr")
 
 
@@ -46,17 +48,25 @@ def output(
     follow: bool,
     is_raw: bool,
 ) -> int:
-    """What a job printed on its hosts: stdout to stdout, stderr to stderr."""
+    """What a job printed on its hosts: stdout to stdout, stderr to stderr.
+
+    Each attempt has its own output. Followed, a host that is tried again is followed into its next attempt.
+
+    \b
+    chargehand job output @last --host web1              of its last attempt that ran
+    chargehand job output @last --host web1 --attempt 1  of the first one
+    chargehand job output @last --host web1 --follow     as it is printed
+    """
     from chargehand_schemas.reasons import Stream
 
     streams = [Stream(stream)] if stream else list(Stream)
     with client_errors(asked):
         job_tasks = _chosen(asked, ref, hosts)
         if follow:
-            return _follow(asked, job_tasks, streams, is_raw)
+            return _follow(asked, job_tasks, streams, attempt, is_raw)
         if not asked.screen.is_table:
             return _print_documents(asked, job_tasks, streams, attempt)
-        for job_task in job_tasks:
+        for job_task in _with_attempt(asked, job_tasks, attempt):
             _print(asked, job_task, streams, attempt, is_raw, is_one=len(job_tasks) == 1)
     return ExitStatus.SUCCEEDED
 
@@ -72,6 +82,23 @@ def _chosen(asked: Asked, ref: str, hosts: Sequence[str]) -> list[JobTaskDocumen
             do=f"see chargehand job show {ref}.",
         )
     return chosen
+
+
+def _with_attempt(asked: Asked, job_tasks: Sequence[JobTaskDocument], attempt: int | None) -> Iterator[JobTaskDocument]:
+    """Those that have the attempt; of the others it is said."""
+    from ..terminal.escapes import visible
+
+    for job_task in job_tasks:
+        if attempt is None or attempt <= job_task.attempts:
+            yield job_task
+        elif len(job_tasks) == 1:
+            raise CommandError(
+                f"there is no attempt {attempt} of {visible(job_task.host)}.",
+                why=f"it has {job_task.attempts}.",
+                do=f"see chargehand job show {job_task.job_invocation_id} --host {visible(job_task.host)}.",
+            )
+        else:
+            asked.screen.say(f"note: {visible(job_task.host)} has no attempt {attempt}")
 
 
 def _print(
@@ -91,16 +118,22 @@ def _print(
         # Among several hosts everything is on stdout: apart, nobody could tell which line is whose.
         target = sys.stderr if stream.value == "stderr" and is_one else sys.stdout
         _copy(asked, asked.client.output(job_task.job_task_id, stream, attempt=attempt), target, is_raw)
-        for start, end in _omitted(job_task, stream, attempt):
+        for start, end in _omitted(asked, job_task, stream, attempt):
             asked.screen.say(
                 f"note: {visible(job_task.host)} printed more on {stream.value} than is kept: bytes {start} to {end}, "
                 f"{end - start} of them, are left out"
             )
 
 
-def _omitted(job_task: JobTaskDocument, stream: Stream, attempt: int | None) -> tuple[tuple[int, int], ...]:
-    """Ranges that a cap left out, of the attempt that the job task shows."""
-    shown = job_task.streams.get(stream) if attempt in (None, job_task.attempts) else None
+def _omitted(
+    asked: Asked, job_task: JobTaskDocument, stream: Stream, attempt: int | None
+) -> tuple[tuple[int, int], ...]:
+    """Ranges that a cap left out, of the attempt that is meant."""
+    streams = job_task.streams
+    if attempt is not None:
+        known = asked.client.job_task(job_task.job_task_id).attempts_detail
+        streams = next((one.streams for one in known if one.attempt == attempt), {})
+    shown = streams.get(stream)
     return shown.omitted if shown is not None else ()
 
 
@@ -115,7 +148,10 @@ def _copy(asked: Asked, pieces: Iterator[bytes], target: Any, is_raw: bool) -> N
     target.buffer.flush()
 
 
-def _follow(asked: Asked, job_tasks: Sequence[JobTaskDocument], streams: Sequence[Stream], is_raw: bool) -> int:
+def _follow(
+    asked: Asked, job_tasks: Sequence[JobTaskDocument], streams: Sequence[Stream], attempt: int | None, is_raw: bool
+) -> int:
+    from ..client.http import AttemptOver
     from ..terminal.escapes import OutputFilter
 
     if len(job_tasks) != 1:
@@ -127,8 +163,16 @@ def _follow(asked: Asked, job_tasks: Sequence[JobTaskDocument], streams: Sequenc
     targets = {stream: _target(stream) for stream in streams}
     filters = {stream: OutputFilter(asked.screen.escapes(is_raw, _text_target(stream))) for stream in streams}
     try:
-        for piece in asked.client.follow_output(job_tasks[0].job_task_id):
-            if piece.stream in targets:
+        for piece in asked.client.follow_output(job_tasks[0].job_task_id, attempt=attempt):
+            if isinstance(piece, AttemptOver):
+                for stream, target in targets.items():
+                    target.write(filters[stream].feed(b"", final=True))
+                    target.flush()
+                filters = {
+                    stream: OutputFilter(asked.screen.escapes(is_raw, _text_target(stream))) for stream in streams
+                }
+                asked.screen.say(f"note: {_over_words(piece)}")
+            elif piece.stream in targets:
                 targets[piece.stream].write(filters[piece.stream].feed(piece.data))
                 targets[piece.stream].flush()
     except KeyboardInterrupt:
@@ -138,6 +182,26 @@ def _follow(asked: Asked, job_tasks: Sequence[JobTaskDocument], streams: Sequenc
             target.write(filters[stream].feed(b"", final=True))
             target.flush()
     return ExitStatus.SUCCEEDED
+
+
+def _over_words(over: AttemptOver) -> str:
+    """`attempt 1 ended with exit status 3; attempt 2 begins`."""
+    from datetime import UTC, datetime
+
+    from ..terminal.escapes import visible
+    from ..terminal.ladder import next_try_words
+
+    if over.signal:
+        ended = f"was killed by {visible(over.signal)}"
+    elif over.outcome == "exited":
+        ended = f"ended with exit status {over.exit_status}"
+    else:
+        ended = f"is over ({visible(over.outcome.replace('_', ' ')) or 'nothing was told of it'})"
+    if over.next_attempt is not None:
+        return f"attempt {over.attempt} {ended}; attempt {over.next_attempt} begins"
+    if over.next_try_at is not None:
+        return f"attempt {over.attempt} {ended}; {next_try_words(over.next_try_at, datetime.now(UTC))}"
+    return f"attempt {over.attempt} {ended}"
 
 
 def _text_target(stream: Stream) -> Any:
@@ -152,7 +216,8 @@ def _target(stream: Stream) -> BinaryIO:
 def _print_documents(
     asked: Asked, job_tasks: Sequence[JobTaskDocument], streams: Sequence[Stream], attempt: int | None
 ) -> int:
-    rows = (_document(asked, job_task, stream, attempt) for job_task in job_tasks for stream in streams)
+    chosen = _with_attempt(asked, job_tasks, attempt)
+    rows = (_document(asked, job_task, stream, attempt) for job_task in chosen for stream in streams)
     if asked.screen.output == "json":
         asked.screen.json(list(rows))
     else:
@@ -170,7 +235,9 @@ def _document(asked: Asked, job_task: JobTaskDocument, stream: Stream, attempt: 
         "stream": stream.value,
         "length": len(data),
     }
-    if omitted := _omitted(job_task, stream, attempt):
+    if attempt is not None:
+        row["attempt"] = attempt
+    if omitted := _omitted(asked, job_task, stream, attempt):
         row["omitted"] = [list(span) for span in omitted]
     try:
         return {**row, "text": data.decode()}

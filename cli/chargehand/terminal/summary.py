@@ -108,9 +108,11 @@ def job_document(invocation: JobInvocationDocument, job_tasks: Sequence[JobTaskD
 
 
 def job_task_row(job_task: JobTaskDocument) -> dict[str, object]:
-    """One of its `job_tasks`."""
+    """One of its `job_tasks`; with attempts and ladder where they were asked for."""
     wanted = {
-        "job_task_id", "host_id", "host", "status", "reason", "exit_status", "signal", "attempts", "detail",
-        "started_at", "ended_at",
+        "job_task_id", "host_id", "host", "status", "reason", "exit_status", "signal", "attempts", "tried", "detail",
+        "next_try_at", "started_at", "ended_at",
     }  # fmt: skip
+    if job_task.attempts_detail or job_task.steps:
+        wanted |= {"tries", "attempts_detail", "steps"}
     return job_task.model_dump(mode="json", include=wanted)

@@ -5,6 +5,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
@@ -63,13 +64,14 @@ class Memory:
     """Rows in memory; a group of messages is folded into them."""
 
     def __init__(self) -> None:
-        self.kinds: dict[str, dict] = {  # type: ignore[type-arg]
+        self.kinds: dict[str, dict[Any, Any]] = {
             kind: {} for kind in ("job_invocations", "job_tasks", "decisions", "reports", "streams")
         }
         self.held: dict[StreamKey, dict[int, Piece]] = defaultdict(dict)
 
     def take(self, messages: Sequence[Said]) -> None:
-        model = ReadModel(**{kind: Rows(rows) for kind, rows in self.kinds.items()})
+        loaded: dict[str, Any] = {kind: Rows(rows) for kind, rows in self.kinds.items()}
+        model = ReadModel(**loaded)
         wanted_by(messages)
         for said in messages:
             model.apply(said)
@@ -80,9 +82,9 @@ class Memory:
                 self.held[key].pop(start)
             self.held[key] |= {piece.start: piece for piece in folded.held}
         for kind, rows in self.kinds.items():
-            touched: Rows[object, object] = getattr(model, kind)
-            for key in touched.dropped():
-                del rows[key]
+            touched: Rows[Any, Any] = getattr(model, kind)
+            for dropped in touched.dropped():
+                del rows[dropped]
             rows |= touched.changed()
 
     def document(self, story: Story, part: Part) -> JobTaskDocument:

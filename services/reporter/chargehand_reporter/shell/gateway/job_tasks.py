@@ -40,6 +40,7 @@ async def show_job_task(call: Call) -> Response:
         outputs=shown,
         attempt=number or task.shown or task.attempts,
         chosen=number,
+        ladder_is_open=call.is_set("ladder"),
         is_settled=all(one.view.is_final for one in shown),
     )
 
@@ -123,5 +124,7 @@ async def watch_output(call: Call) -> Response:
     job_task_id = await call.job_task_id()
     last_id = call.request.headers.get("last-event-id") or call.text("after", at_most=80)
     read_offsets(last_id)
-    with_bytes = call.text("only") != "offsets"
-    return event_response(call, output_events(call, job_task_id, last_id, with_bytes=with_bytes))
+    with_bytes, only = call.text("only") != "offsets", call.number("attempt", None, 1, 10**9)
+    if only is not None and await call.read(lambda store: store.attempt(job_task_id, only)) is None:
+        raise not_found(f"attempt {only} of this job task")
+    return event_response(call, output_events(call, job_task_id, last_id, with_bytes=with_bytes, only=only))

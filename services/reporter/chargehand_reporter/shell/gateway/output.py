@@ -28,7 +28,8 @@ _LOOK_AGAIN_S = 5.0
 @dataclass(frozen=True, slots=True)
 class OutputView:
     """One stream of one attempt now. `stored` bytes can be read; `is_final`: no more will come; `is_over`: its job task has
-    its verdict; `stream_id` 0: nothing is stored. `omitted`: ranges of what was printed that a cap left out."""
+    its verdict, or goes on with a later attempt; `stream_id` 0: nothing is stored. `omitted`: ranges of what was printed that a
+    cap left out."""
 
     attempt: int
     stream_id: int
@@ -53,16 +54,17 @@ def find_output(store: ReadStore, job_task_id: UUID, stream: Stream, attempt: in
     row = OutputReader(store.database).find((job_task_id, number, decision.proxy, stream)) if decision else None
     stored = row[1].stored if row is not None else 0
     kept = told.kept.get(stream, 0 if told.ended_rank else None)
-    is_over = bool(task.verdict_rank)
+    is_past = number < (task.shown or task.attempts)
+    is_over = bool(task.verdict_rank) or is_past
     never_ran = is_over and not told.has_run
     is_complete = never_ran or (kept is not None and stored >= kept)
-    is_past = number < task.attempts and bool(told.ended_rank or told.interrupted_rank or told.never_started)
+    is_known = bool(told.ended_rank or told.interrupted_rank or told.never_started)
     return OutputView(
         attempt=number,
         stream_id=row[0] if row is not None else 0,
         stored=stored,
         is_complete=is_complete,
-        is_final=is_complete and (is_past or is_settled(task) if attempt else is_settled(task)),
+        is_final=is_complete and (is_settled(task) or (bool(attempt) and (is_past or is_known))),
         is_over=is_over,
         omitted=row[1].omitted if row is not None else (),
     )

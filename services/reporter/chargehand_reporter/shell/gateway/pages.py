@@ -96,6 +96,21 @@ def _span(started: datetime | None, ended: datetime | None) -> str:
     return "" if started is None else _duration((ended or now()) - started)
 
 
+def _instant(value: datetime) -> str:
+    """The time of day to the millisecond."""
+    return f"{value:%H:%M:%S}.{value.microsecond // 1000:03d}"
+
+
+def _gap(later: datetime, earlier: datetime | None) -> str:
+    return "" if earlier is None else f"+{_duration(later - earlier)}"
+
+
+def _facts(facts: dict[str, Any]) -> str:
+    """Facts of a step in a line."""
+    words = (_words(name) if value is True else f"{_words(name)} {value}" for name, value in facts.items())
+    return ", ".join(words)
+
+
 def _size(value: int) -> str:
     for unit, size in (("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)):
         if value >= size:
@@ -148,6 +163,8 @@ def _environment() -> Environment:
         "iso": _iso,
         "ago": _ago,
         "size": _size,
+        "instant": _instant,
+        "facts": _facts,
         "visible": visible,
         "group_key": _group_key,
     }
@@ -155,6 +172,7 @@ def _environment() -> Environment:
         "icons": _ICONS,
         "bar": _bar,
         "span": _span,
+        "gap": _gap,
         "query": _query,
         "style_sheet": _asset("style.css"),
         "script": _asset("page.js"),

@@ -9,7 +9,8 @@ import asyncio
 import base64
 import re
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 from uuid import UUID
 
@@ -19,11 +20,11 @@ from pydantic_core import to_json
 from sse_starlette import EventSourceResponse, ServerSentEvent
 
 from ...core.documents import job_invocation_document, job_task_document
-from ...core.job_task import JobTask, is_settled
+from ...core.job_task import AttemptReport, JobTask, is_settled, outcome_of
 from ..store.read_store import ReadStore
 from .call import Call
 from .output import GIVE_UP_AFTER_S, OutputView, find_output, read_output
-from .problems import HttpProblem
+from .problems import HttpProblem, not_found
 
 ROWS_PER_EVENT = 200
 BYTES_PER_EVENT = 256 * 1024
@@ -136,42 +137,98 @@ class _Offsets:
         else:
             self.stderr = to
 
+    def turned_to(self, attempt: int) -> _Offsets:
+        """These, if they are of that attempt or of none; else its beginning."""
+        return replace(self, attempt=attempt) if self.attempt in (0, attempt) else _Offsets(attempt)
+
     def __str__(self) -> str:
         return f"stdout:{self.stdout},stderr:{self.stderr},attempt:{self.attempt}"
 
 
+@dataclass(frozen=True, slots=True)
+class _Look:
+    """A job task as a follower of its output finds it: the attempt to send, its streams, and whether a later one is shown."""
+
+    task: JobTask
+    attempt: int
+    is_past: bool
+    views: dict[Stream, OutputView]
+
+    @property
+    def is_over(self) -> bool:
+        return all(view.is_over for view in self.views.values())
+
+
 async def output_events(
-    call: Call, job_task_id: UUID, last_id: str, *, with_bytes: bool
+    call: Call, job_task_id: UUID, last_id: str, *, with_bytes: bool, only: int | None = None
 ) -> AsyncIterator[ServerSentEvent]:
-    """`output` with bytes of a stream (base64) as they come, `attempt` when another one is shown, `end` when all is there."""
+    """`output` with bytes of a stream (base64) as they come; `next_try` while another try is waited for; `attempt` when the next
+    one that runs begins, after all of the one before; `end` when all is there.
+
+    With `only` it is about that attempt, and ends with it.
+    """
     pulse, offsets, loop = _Pulse(call), read_offsets(last_id), asyncio.get_running_loop()
-    moved_at = loop.time()
+    moved_at, told_of = loop.time(), 0
     while True:
         pulse.before_reading()
-        views = await call.read(lambda store: _views(store, job_task_id))
-        shown = max(view.attempt for view in views.values())
-        if shown != offsets.attempt:
-            is_other = bool(offsets.attempt)
-            offsets = _Offsets(shown) if is_other else _Offsets(shown, offsets.stdout, offsets.stderr)
-            if is_other:
-                yield _event("attempt", {"attempt": shown}, str(offsets))
+        look = await call.read(partial(_look, job_task_id=job_task_id, attempt=offsets.attempt, only=only))
+        offsets = offsets.turned_to(look.attempt)
         is_sent = False
-        for stream, view in views.items():
-            async for event in _pieces(call, view, stream, offsets, with_bytes):
-                is_sent = True
-                yield event
+        async for event in _pieces_of_all(call, look.views, offsets, with_bytes):
+            is_sent = True
+            yield event
         moved_at = loop.time() if is_sent else moved_at
-        is_over = all(view.is_over for view in views.values())
-        if _is_all_sent(views, offsets) or (is_over and loop.time() - moved_at > GIVE_UP_AFTER_S):
-            yield _event("end", {}, str(offsets))
-            return
-        if not is_sent and not await pulse.goes_on(0.5 if is_over else _CHECK_VIEWER_S):
+        if _is_all_sent(look.views, offsets) or (look.is_over and loop.time() - moved_at > GIVE_UP_AFTER_S):
+            if not look.is_past:
+                yield _event("end", {}, str(offsets))
+                return
+            earlier, following = await call.read(partial(_following, look=look))
+            offsets, moved_at = _Offsets(following), loop.time()
+            yield _event("attempt", {"attempt": following, "earlier": earlier}, str(offsets))
+        elif look.task.next_try_at is not None and told_of != look.attempt and not is_sent and only is None:
+            told_of = look.attempt
+            earlier, _ = await call.read(partial(_following, look=look))
+            yield _event("next_try", {"due_at": look.task.next_try_at, "earlier": earlier}, str(offsets))
+        elif not is_sent and not await pulse.goes_on(0.5 if look.is_over else _CHECK_VIEWER_S):
             return
 
 
-def _views(store: ReadStore, job_task_id: UUID) -> dict[Stream, OutputView]:
-    found = {stream: find_output(store, job_task_id, stream, None) for stream in Stream}
-    return {stream: view for stream, view in found.items() if view is not None}
+async def _pieces_of_all(
+    call: Call, views: dict[Stream, OutputView], offsets: _Offsets, with_bytes: bool
+) -> AsyncIterator[ServerSentEvent]:
+    for stream, view in views.items():
+        async for event in _pieces(call, view, stream, offsets, with_bytes):
+            yield event
+
+
+def _look(store: ReadStore, job_task_id: UUID, attempt: int, only: int | None) -> _Look:
+    """The attempt that is followed now: the one in hand until all of it was sent, else the one that is shown."""
+    task = store.job_task(job_task_id)
+    if task is None:
+        raise not_found("such job task")
+    shown = task.shown or task.attempts
+    number = only or min(attempt or shown, shown)
+    is_past = number < shown and only is None
+    asked = number if only or is_past else None
+    found = {stream: find_output(store, job_task_id, stream, asked) for stream in Stream}
+    return _Look(task, number, is_past, {stream: view for stream, view in found.items() if view is not None})
+
+
+def _following(store: ReadStore, look: _Look) -> tuple[dict[str, Any], int]:
+    """What became of the attempt in hand, and the next one that has run or is shown."""
+    key, shown = look.task.job_task_id, look.task.shown or look.task.attempts
+    known = store.attempt(key, look.attempt)
+    told = (known.report if known is not None else None) or AttemptReport()
+    outcome = outcome_of(known.decision, known.report) if known is not None else ("", "")
+    earlier = {
+        "attempt": look.attempt, "outcome": outcome[0], "detail": outcome[1], "exit_status": told.exit_status,
+        "signal": told.signal,
+    }  # fmt: skip
+    for number in range(look.attempt + 1, shown):
+        later = store.attempt(key, number)
+        if later is not None and later.report is not None and later.report.has_run:
+            return earlier, number
+    return earlier, shown
 
 
 def _is_all_sent(views: dict[Stream, OutputView], offsets: _Offsets) -> bool:

@@ -115,19 +115,21 @@ ROUTES: tuple[Route, ...] = (
     ),
     Route(
         "GET", _TASK, Right.VIEW_JOB_INVOCATIONS, job_tasks.show_job_task,
-        "One job task with its attempts.", gives=JobTaskDocument, problems=(400, 404, 503), is_page=True,
+        "One job task with its attempts and its delivery ladder.", gives=JobTaskDocument, problems=(400, 404, 503), is_page=True,
     ),
     Route(
         "GET", f"{_TASK}/output", Right.VIEW_JOB_INVOCATIONS, serve_output,
         "One stream of its output as bytes; Range is understood.", media="text/plain",
         problems=(400, 404, 416, 503),
-        query=(*_OUTPUT, Parameter("follow", "Go on until it is complete.", "boolean")),
+        query=(*_OUTPUT, Parameter("follow", "Go on until the attempt's is complete.", "boolean")),
     ),
     Route(
         "GET", f"{_TASK}/output/events", Right.VIEW_JOB_INVOCATIONS, job_tasks.watch_output,
-        "Both streams as server-sent events `output` with base64 bytes, then `end`.", media="text/event-stream",
+        "Both streams as server-sent events: `output` with base64 bytes, `next_try` while another try is waited for, `attempt` "
+        "when it begins, then `end`.", media="text/event-stream",
         problems=(400, 404, 503), is_stream=True, query=(
             Parameter("after", "`stdout:N,stderr:M`, as Last-Event-ID."),
+            Parameter("attempt", "Only this attempt; its end is the end.", "integer"),
             Parameter("only", "`offsets`: without the bytes."),
         ),
     ),
