@@ -10,6 +10,7 @@ import re
 import signal
 import time
 from collections.abc import AsyncIterator, Iterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from html.parser import HTMLParser
 from pathlib import Path
@@ -26,13 +27,14 @@ from chargehand_reporter.shell.gateway.table import ROUTES
 from chargehand_schemas.api import JobInvocationDocument, JobTaskDocument
 from chargehand_schemas.catalog import HostChanged, HostRegistered, TokenRevoked, UserCreated, UserDisabled
 from chargehand_schemas.commands import HostRecord, InvokeJob
+from chargehand_schemas.execution import AttemptEnded
 from chargehand_schemas.hosts import HostReachabilityObserved
 from chargehand_schemas.proxies import AgentStarted
-from chargehand_schemas.reasons import Role, Stream
+from chargehand_schemas.reasons import JobTaskStatus, Reason, Role, Stream
 from openapi_spec_validator import OpenAPIV31SpecValidator
 from support.kafka import running_kafka
 from support.reporting import Installation, PlannerVoice, scratch, until
-from support.story import Part, Story
+from support.story import Line, Part, Story
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -522,6 +524,27 @@ async def test_a_job_task_shows_its_attempts(site: Site) -> None:
     assert (attempt.outcome, attempt.exit_status, attempt.agent_id) == ("exited", 1, "agent-1")
 
 
+async def test_a_job_task_shows_its_ladder_and_each_step_is_where_it_says(site: Site) -> None:
+    document = JobTaskDocument.model_validate((await site.client.get(f"/job-tasks/{site.task_id('evil')}")).json())
+    steps = [(number, step.kind.value, step.actor) for number, step in document.ladder() if step.kind.value != "output"]
+    assert steps == [
+        (0, "accepted", "user:admin"),
+        (0, "planned", "planner/test"),
+        (1, "dispatched", "dispatcher/test"),
+        (1, "bound", "planner/test"),
+        (1, "delivered", "agent/local/agent-local"),
+        (1, "started", "agent/local/agent-local"),
+        (1, "ended", "agent/local/agent-local"),
+        (0, "verdict", "dispatcher/test"),
+    ]
+    places = {(step.topic, step.partition, step.offset) for _, step in document.ladder()}
+    assert len({topic for topic, _, _ in places}) == 4
+    page = (await site.client.get(f"/job-tasks/{site.task_id('evil')}", headers={"Accept": "text/html"})).text
+    assert "Every step on the way" in page
+    for topic, partition, offset in places:
+        assert f"{topic} {partition}:{offset}" in page
+
+
 # --- output ---------------------------------------------------------------------------------------------------------
 
 
@@ -593,6 +616,110 @@ async def test_output_is_followed_while_it_grows(site: Site) -> None:
         async for piece in pieces:
             got += piece
     assert bytes(got) == part.output[Stream.STDOUT]
+
+
+def _tried_twice() -> tuple[Story, Part, list[Line], list[Line]]:
+    """The lines of a first try that fails and of a second one that succeeds, each with output of its own."""
+    story = Story([Part("again", exits=(1, 0))], chunk_bytes=10, began=datetime.now(UTC))
+    part = story.parts[0]
+    first = list(story.attempt(part, 1, 1, {Stream.STDOUT: b"the first line\n", Stream.STDERR: b"no\n"}))
+    waiting = next(line for line in story.of_part(part) if getattr(line.item, "status", None) is JobTaskStatus.WAITING)
+    second = list(story.attempt(part, 2, 0, {Stream.STDOUT: b"the second\n"}))
+    return story, part, [*first, waiting], [*second, story.verdict(part), story.ending()]
+
+
+async def test_a_host_that_is_tried_again_is_followed_into_its_next_attempt(site: Site) -> None:
+    """S62: all of the first attempt, when the next try is due, that it begins, and then that one; also when the last bytes
+    of the first come after the second has begun."""
+    story, part, first, second = _tried_twice()
+    (last,) = [line for line in first if getattr(line.item, "offset", 0) == 10]
+    await site.installation.tell([*story.opening(), *(line for line in first if line is not last)])
+    path = f"/job-tasks/{story.task_id(part)}"
+    await until(lambda: _is_ok(site.client, path))
+    seen: list[ServerEvent] = []
+
+    async def follow() -> None:
+        async for event in events(site.client, f"{path}/output/events"):
+            seen.append(event)
+
+    following = asyncio.create_task(follow())
+    await until(lambda: any(event.event == "next_try" for event in seen))
+    assert (await site.client.get(path)).json()["next_try_at"] is not None
+    begins = next(n for n, line in enumerate(second) if line.raw is not None)
+    await site.installation.tell(second[: begins + 1])
+    await until(lambda: _shows(site.client, path, 2))
+    assert not any(event.event == "attempt" for event in seen), "the first attempt is not all there"
+    await site.installation.tell([last])
+    await until(lambda: any(event.event == "attempt" for event in seen))
+    await site.installation.tell(second[begins + 1 :])
+    await asyncio.wait_for(following, 30)
+    turn = next(n for n, event in enumerate(seen) if event.event == "attempt")
+    assert _bytes_of(seen[:turn]) == {"stdout": b"the first line\n", "stderr": b"no\n"}
+    assert _bytes_of(seen[turn:]) == {"stdout": b"the second\n"}
+    told = json.loads(seen[turn].data)
+    assert (told["attempt"], told["earlier"]["attempt"], told["earlier"]["exit_status"]) == (2, 1, 1)
+    assert [event.event for event in seen if event.event != "output"] == ["next_try", "attempt", "end"]
+    again = [event async for event in events(site.client, f"{path}/output/events", seen[turn - 1].id)]
+    assert [event.event for event in again if event.event != "output"] == ["attempt", "end"]
+    assert _bytes_of(again) == {"stdout": b"the second\n"}
+    first_only = [event async for event in events(site.client, f"{path}/output/events?attempt=1")]
+    assert _bytes_of(first_only) == {"stdout": b"the first line\n", "stderr": b"no\n"}
+    assert (await site.client.get(f"{path}/output?attempt=1")).content == b"the first line\n"
+    assert (await site.client.get(f"{path}/output?attempt=1&stream=stderr&follow=true")).content == b"no\n"
+    assert (await site.client.get(f"{path}/output")).content == b"the second\n"
+    assert (await site.client.get(f"{path}/output/events?attempt=3")).status_code == 404
+
+
+def _bytes_of(found: list[ServerEvent]) -> dict[str, bytes]:
+    streams: dict[str, bytes] = {}
+    for event in found:
+        if event.event == "output":
+            row = json.loads(event.data)
+            assert row["offset"] == len(streams.get(row["stream"], b""))
+            streams[row["stream"]] = streams.get(row["stream"], b"") + base64.b64decode(row["data"])
+    return streams
+
+
+async def _shows(client: httpx.AsyncClient, path: str, attempt: int) -> bool:
+    response = await client.get(f"{path}/output")
+    return response.headers["chargehand-attempt"] == str(attempt)
+
+
+async def test_a_report_after_the_verdict_is_shown_as_late_and_changes_none(site: Site) -> None:
+    """What a host says is escaped on its way to the page."""
+    story = Story([Part("sleepy", {Stream.STDOUT: b"done after all\n"})], began=datetime.now(UTC))
+    part = story.parts[0]
+    lines = list(story.attempt(part, 1, 0, part.output))
+    late = [line for line in lines if line.raw is not None or isinstance(line.item, AttemptEnded)]
+    verdict = story.verdict(part)
+    unknown = {"status": JobTaskStatus.FAILED, "reason": Reason.UNKNOWN, "exit_status": None, "detail": "<b>nobody</b>"}
+    gone = replace(verdict, item=verdict.item.model_copy(update=unknown))
+    await site.installation.tell([*story.opening(), *(line for line in lines if line not in late), gone])
+    path = f"/job-tasks/{story.task_id(part)}"
+    await until(lambda: _has_status(site.client, path, "failed"))
+    assert [s["kind"] for s in (await site.client.get(path)).json()["attempts_detail"][0]["steps"]][-1] == "no_reply"
+    await site.installation.tell(late)
+    await until(lambda: _is_told_late(site.client, path))
+    document = JobTaskDocument.model_validate((await site.client.get(path)).json())
+    assert (document.status, document.reason, document.exit_status) == (JobTaskStatus.FAILED, Reason.UNKNOWN, None)
+    (attempt,) = document.attempts_detail
+    assert (attempt.outcome, attempt.exit_status) == ("exited", 0)
+    assert {step.kind.value for step in attempt.steps if step.late} == {"output", "ended"}
+    assert (await site.client.get(f"{path}/output")).content == b"done after all\n"
+    page = (await site.client.get(path, headers={"Accept": "text/html"})).text
+    assert page.count('<strong class="late">late</strong>') == 2
+    assert '<strong class="late">told late</strong>' in page
+    assert "<b>nobody" not in page
+
+
+async def _has_status(client: httpx.AsyncClient, path: str, status: str) -> bool:
+    response = await client.get(path)
+    return response.status_code == 200 and response.json()["status"] == status
+
+
+async def _is_told_late(client: httpx.AsyncClient, path: str) -> bool:
+    (attempt,) = (await client.get(path)).json()["attempts_detail"]
+    return bool(attempt["late"]) and (await client.get(f"{path}/output")).headers["chargehand-length"] != "0"
 
 
 async def _is_ok(client: httpx.AsyncClient, path: str) -> bool:
