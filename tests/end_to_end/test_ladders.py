@@ -79,8 +79,9 @@ def test_s54_s62_every_attempt_keeps_its_output_its_exit_status_and_its_ladder(c
 
 def _while_it_waits(installation: Installation, job: str) -> tuple[dict[str, Any], str]:
     """The job task as HTTP and the command line show it between its first and its second try."""
-    (row,) = installation.json("job", "show", job, status=None)["job_tasks"]
     found: dict[str, Any] = {}
+    wait_until(lambda: installation.json("job", "show", job, status=None)["job_tasks"], within=WITHIN)
+    (row,) = installation.json("job", "show", job, status=None)["job_tasks"]
 
     def is_waiting() -> bool:
         found.update(http.get(f"/job-tasks/{row['job_task_id']}").json())
