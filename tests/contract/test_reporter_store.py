@@ -450,7 +450,7 @@ def test_a_ladder_is_the_same_in_a_read_model_built_anew(tmp_path: Path) -> None
 
 def test_a_read_model_from_before_ladders_reads_everything_again(tmp_path: Path, story: Story) -> None:
     connection = open_sqlite(tmp_path / "reporter.db")
-    migrate(connection, [sqlite_ddl(step) for step in READ_MODEL_STEPS[:2]])
+    migrate(connection, [sqlite_ddl(step) for step in READ_MODEL_STEPS[:3]])
     connection.execute("insert into positions (topic, partition, next_position) values ('x', 0, 7)")
     connection.execute("insert into store_id values ('before')")
     connection.close()

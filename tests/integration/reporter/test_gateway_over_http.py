@@ -647,7 +647,7 @@ async def test_a_host_that_is_tried_again_is_followed_into_its_next_attempt(site
     assert (await site.client.get(path)).json()["next_try_at"] is not None
     begins = next(n for n, line in enumerate(second) if line.raw is not None)
     await site.installation.tell(second[: begins + 1])
-    await until(lambda: _shows(site.client, path, 2))
+    await until(lambda: _shows_attempt(site.client, path, 2))
     assert not any(event.event == "attempt" for event in seen), "the first attempt is not all there"
     await site.installation.tell([last])
     await until(lambda: any(event.event == "attempt" for event in seen))
@@ -680,7 +680,7 @@ def _bytes_of(found: list[ServerEvent]) -> dict[str, bytes]:
     return streams
 
 
-async def _shows(client: httpx.AsyncClient, path: str, attempt: int) -> bool:
+async def _shows_attempt(client: httpx.AsyncClient, path: str, attempt: int) -> bool:
     response = await client.get(f"{path}/output")
     return response.headers["chargehand-attempt"] == str(attempt)
 

@@ -82,10 +82,10 @@ def job_task_document(it: JobTask) -> JobTaskDocument:
 
 def history_document(history: JobTaskHistory) -> JobTaskDocument:
     """A job task with everything: its attempts in detail, and its ladder."""
-    definition = history.invocation.definition
+    properties = history.invocation.properties
     return job_task_document(history.task).model_copy(
         update={
-            "tries": None if definition is None else definition.properties.tries,
+            "tries": None if properties is None else properties.tries,
             "attempts_detail": tuple(_attempt(history, attempt) for attempt in history.attempts),
             "steps": steps_of_job_task(history),
         }
