@@ -39,7 +39,7 @@ def test_s54_s62_every_attempt_keeps_its_output_its_exit_status_and_its_ladder(c
     waiting, said = _while_it_waits(checked, job)
     assert (waiting["status"], waiting["tried"], waiting["tries"], waiting["attempts"]) == ("waiting", 1, 3, 1)
     assert re.search(r"host +web1 +waiting, next try at \d\d:\d\d:\d\d, in \d s: after exit status", said)
-    assert re.search(r"tries +1 of 3, 1 attempt", said)
+    assert re.search(r"tries +1 of 3 failed, 1 attempt", said)
     os.kill(checked.pid_of("reporter"), signal.SIGKILL)
     ended = checked.json("job", "watch", job, "--timeout", "100s", within_s=120)
     assert ended["counts"] == {"succeeded": 1}

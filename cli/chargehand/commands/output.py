@@ -162,6 +162,7 @@ def _follow(
         )
     targets = {stream: _target(stream) for stream in streams}
     filters = {stream: OutputFilter(asked.screen.escapes(is_raw, _text_target(stream))) for stream in streams}
+    told_of = 0
     try:
         for piece in asked.client.follow_output(job_tasks[0].job_task_id, attempt=attempt):
             if isinstance(piece, AttemptOver):
@@ -171,7 +172,8 @@ def _follow(
                 filters = {
                     stream: OutputFilter(asked.screen.escapes(is_raw, _text_target(stream))) for stream in streams
                 }
-                asked.screen.say(f"note: {_over_words(piece)}")
+                asked.screen.say(f"note: {_over_words(piece, is_told=piece.attempt == told_of)}")
+                told_of = piece.attempt
             elif piece.stream in targets:
                 targets[piece.stream].write(filters[piece.stream].feed(piece.data))
                 targets[piece.stream].flush()
@@ -184,8 +186,8 @@ def _follow(
     return ExitStatus.SUCCEEDED
 
 
-def _over_words(over: AttemptOver) -> str:
-    """`attempt 1 ended with exit status 3; attempt 2 begins`."""
+def _over_words(over: AttemptOver, *, is_told: bool) -> str:
+    """`attempt 1 ended with exit status 3; attempt 2 begins`; not again how it ended."""
     from datetime import UTC, datetime
 
     from ..terminal.escapes import visible
@@ -197,6 +199,8 @@ def _over_words(over: AttemptOver) -> str:
         ended = f"ended with exit status {over.exit_status}"
     else:
         ended = f"is over ({visible(over.outcome.replace('_', ' ')) or 'nothing was told of it'})"
+    if over.next_attempt is not None and is_told:
+        return f"attempt {over.next_attempt} begins"
     if over.next_attempt is not None:
         return f"attempt {over.attempt} {ended}; attempt {over.next_attempt} begins"
     if over.next_try_at is not None:

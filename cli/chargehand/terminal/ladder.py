@@ -28,9 +28,9 @@ def next_try_words(due_at: datetime, now: datetime) -> str:
 
 
 def tries_words(job_task: JobTaskDocument, tries: int | None) -> str:
-    """`2 of 3`: tries used up of those there may be, and the attempts beyond them, which never started."""
-    used = f"{job_task.tried} of {tries}" if tries is not None else f"{job_task.tried}"
-    return f"{used}, {job_task.attempts} attempt{'s' if job_task.attempts != 1 else ''}"
+    """`2 of 3 failed, 3 attempts`: an attempt that never started is no try."""
+    of = f" of {tries}" if tries is not None else ""
+    return f"{job_task.tried}{of} failed, {job_task.attempts} attempt{'s' if job_task.attempts != 1 else ''}"
 
 
 def clock(moment: datetime, near: datetime) -> str:
@@ -118,9 +118,11 @@ def _fact(name: str, value: str | int | bool) -> str:
         return words
     if name.endswith("_at"):
         return f"{words} {datetime.fromisoformat(str(value)).astimezone():%H:%M:%S.%f}"[:-3]
-    if name in ("detail", "why", "cause", "status", "reason", "template"):
-        return _words(str(value)) if name != "detail" else str(value)
-    return f"{words} {value}"
+    if name in ("detail", "template"):
+        return str(value)
+    if name in ("why", "cause", "status", "reason"):
+        return _words(str(value))
+    return f"{words} {_words(str(value)) if name == 'after' else value}"
 
 
 def _times(count: int) -> str:

@@ -64,7 +64,8 @@ def test_steps_of_all_attempts_stand_in_one_order_with_the_time_between_them() -
     ("one", "words"),
     [
         (step(StepKind.DELIVERED, 0), ""),
-        (step(StepKind.DELIVERED, 0, in_answer=True), "in answer"),
+        (step(StepKind.RELEASED, 0, why="stopping", proof=True), "stopping, proof"),
+        (step(StepKind.NEXT_TRY, 0, after="exit_status", tried=1), "after exit status, tried 1"),
         (step(StepKind.OUTPUT, 0, stream="stdout", **span(64)), "stdout, bytes 0 to 64"),
         (
             step(StepKind.OUTPUT, 0, stream="stderr", bytes=7, left_out=3, **span(10)),
@@ -110,5 +111,5 @@ def test_an_attempt_is_a_row_of_its_own() -> None:
 
 def test_tries_are_counted_apart_from_attempts() -> None:
     one = job_task(AttemptDocument(attempt=1))
-    assert tries_words(one, 3) == "1 of 3, 1 attempt"
-    assert tries_words(one.model_copy(update={"attempts": 2}), None) == "1, 2 attempts"
+    assert tries_words(one, 3) == "1 of 3 failed, 1 attempt"
+    assert tries_words(one.model_copy(update={"attempts": 2}), None) == "1 failed, 2 attempts"

@@ -202,19 +202,18 @@ def _voided(it: planning.AttemptVoided) -> Told:
 
 
 def _delivered(it: execution.AttemptAccepted) -> Told:
-    return "delivered", _in_answer(it, {})
+    return "delivered", {}
 
 
 def _released(it: execution.AttemptReleased) -> Told:
-    kind, facts = _given(StepKind.RELEASED, why=it.why.value, detail=it.detail, proof=it.proves_never_started or None)
-    return kind, _in_answer(it, facts)
+    return _given(StepKind.RELEASED, why=it.why.value, detail=it.detail, proof=it.proves_never_started or None)
 
 
 def _started(it: execution.AttemptStarted) -> Told:
     facts: dict[str, Fact] = {"at": micros(it.started_at), "script": it.script_digest[:_DIGEST_CHARS]}
     if it.host_boot_id:
         facts["boot"] = it.host_boot_id[:_BOOT_CHARS]
-    return "started", _in_answer(it, facts)
+    return "started", facts
 
 
 def _ended(it: execution.AttemptEnded) -> Told:
@@ -223,24 +222,15 @@ def _ended(it: execution.AttemptEnded) -> Told:
         facts["exit_status"] = it.exit_status
     if it.signal:
         facts["signal"] = it.signal[:MAX_FACT_CHARS]
-    return "ended", _in_answer(it, facts)
+    return "ended", facts
 
 
 def _interrupted(it: execution.AttemptInterrupted) -> Told:
-    kind, facts = _given(StepKind.INTERRUPTED, detail=it.detail, boot=it.host_boot_id[:_BOOT_CHARS])
-    return kind, _in_answer(it, facts)
+    return _given(StepKind.INTERRUPTED, detail=it.detail, boot=it.host_boot_id[:_BOOT_CHARS])
 
 
 def _never_started(it: execution.AttemptNeverStarted) -> Told:
-    kind, facts = _given(StepKind.NEVER_STARTED, why=it.why.value, fenced_by=it.fenced_by)
-    return kind, _in_answer(it, facts)
-
-
-def _in_answer(it: execution.AttemptFact, facts: dict[str, Fact]) -> dict[str, Fact]:
-    """A fact said again because it was asked for says that it is an answer."""
-    if it.causation_id is not None:
-        facts["in_answer"] = True
-    return facts
+    return _given(StepKind.NEVER_STARTED, why=it.why.value, fenced_by=it.fenced_by)
 
 
 def _asked_for(it: dispatch.ResumeDue) -> Told:

@@ -41,6 +41,7 @@ _BAR_ORDER = (
     "succeeded", "failed", "cancelled", "running", "cancelling", "accepted", "due", "waiting_for_check_in", "waiting",
 )  # fmt: skip
 _BAR_WIDTH = 1000
+_WORDS = frozenset({"after", "why", "cause", "status", "reason"})
 
 
 def page(call: Call, template: str, *, http_status: int = 200, **values: Any) -> Response:
@@ -106,9 +107,16 @@ def _gap(later: datetime, earlier: datetime | None) -> str:
 
 
 def _facts(facts: dict[str, Any]) -> str:
-    """Facts of a step in a line."""
-    words = (_words(name) if value is True else f"{_words(name)} {value}" for name, value in facts.items())
-    return ", ".join(words)
+    """Facts of a step in a line; its instants as those of the steps."""
+    return ", ".join(_fact(name, value) for name, value in facts.items())
+
+
+def _fact(name: str, value: Any) -> str:
+    if value is True:
+        return _words(name)
+    if name.endswith("_at"):
+        return f"{_words(name)} {_instant(datetime.fromisoformat(value))}"
+    return f"{_words(name)} {_words(value) if name in _WORDS else value}"
 
 
 def _size(value: int) -> str:
