@@ -109,11 +109,17 @@ def commands_page() -> str:
     names = {option.name for option in shared}
     for path, command in commands(cli, ("chargehand",)):
         usage = " ".join((*path, *command.collect_usage_pieces(click.Context(command))))
-        parts.append(f"## {' '.join(path[1:])}\n\n```text\n{usage}\n```\n\n{inspect.cleandoc(command.help or '')}\n")
+        parts.append(f"## {' '.join(path[1:])}\n\n```text\n{usage}\n```\n\n{_prose(command.help or '')}\n")
         own = [option for option in command.params if isinstance(option, click.Option) and option.name not in names]
         if own:
             parts.append(_table(("option", "meaning"), map(_option_row, own)))
     return "\n".join(parts)
+
+
+def _prose(text: str) -> str:
+    """A help text. What click keeps line by line, a paragraph marked with a backspace, is a block."""
+    paragraphs = inspect.cleandoc(text).split("\n\n")
+    return "\n\n".join(f"```text\n{one[2:]}\n```" if one.startswith("\b\n") else one for one in paragraphs)
 
 
 def commands(group: click.Group, path: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], click.Command]]:
