@@ -88,7 +88,7 @@ def run_service(name: str, settings: S, main: Callable[[Context[S]], Awaitable[N
 def calm_garbage_collector() -> None:
     """For services whose work makes many short-lived values and few cycles, to be called when they have started: what is there
     stays, and what comes is looked at ten times as rarely. Else what grows with the number of job tasks in hand is looked at again
-    and again, a tenth of the processor time with 50,000 of them."""
+    and again: a quarter of an agent's processor time with 10,000 of them done and as many more waiting."""
     gc.collect()
     gc.freeze()
     gc.set_threshold(50_000, 20, 50)
