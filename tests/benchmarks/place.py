@@ -17,6 +17,7 @@ from enum import Enum
 from pathlib import Path
 
 from chargehand.client.kafka import KafkaClient
+from chargehand.embedded.kafka import KafkaAddress
 from chargehand_schemas.dispatch import JobInvocationEnded
 from support.installation import Installation
 from support.sshd import SshdFleet
@@ -41,12 +42,14 @@ class WrongResult(Exception):
 
 @dataclass
 class Place:
-    """What benchmarks share. `shared`: an installation that all use, instead of a fresh one for each."""
+    """What benchmarks share. `shared`: an installation that all use, instead of a fresh one for each; `broker`: a Kafka for
+    those that need nothing but it."""
 
     size: Size
     scratch: Path
     user: str
     shared: Installation | None = None
+    broker: KafkaAddress | None = None
 
     @contextlib.contextmanager
     def directory(self) -> Iterator[Path]:
