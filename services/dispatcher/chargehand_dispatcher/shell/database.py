@@ -6,7 +6,7 @@ Owns the differences between the two. Tables and rules do not enter here.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
@@ -38,8 +38,17 @@ class Database(Protocol):
     def execute(self, sql: str, parameters: Sequence[Any] = ()) -> list[Row]:
         """One statement; its rows."""
 
-    def put(self, table: str, columns: Sequence[str], key: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
-        """Insert rows, or change those whose `key` (columns of `columns`) is there."""
+    def put(
+        self,
+        table: str,
+        columns: Sequence[str],
+        key: Sequence[str],
+        rows: Sequence[Sequence[Any]],
+        *,
+        fixed: Collection[str] = (),
+    ) -> None:
+        """Insert rows, or change those whose `key` (columns of `columns`) is there: all of it but `fixed` columns, which never
+        change, so that no index on them is touched."""
 
     def find(self, question: str, column: str, values: Iterable[Any]) -> Iterator[Row]:
         """The rows of `question`, which ends in `where` or `and`, whose `column` is among these values."""
@@ -60,8 +69,8 @@ def _chunks(values: Iterable[Any]) -> Iterator[list[Any]]:
 
 
 @lru_cache(maxsize=64)
-def _changes(columns: tuple[str, ...], key: tuple[str, ...]) -> str:
-    changed = [column for column in columns if column not in key]
+def _changes(columns: tuple[str, ...], key: tuple[str, ...], fixed: tuple[str, ...]) -> str:
+    changed = [column for column in columns if column not in (*key, *fixed)]
     if not changed:
         return f"on conflict ({', '.join(key)}) do nothing"
     return f"on conflict ({', '.join(key)}) do update set " + ", ".join(f"{c} = excluded.{c}" for c in changed)
@@ -95,9 +104,17 @@ class SqliteDatabase:
     def execute(self, sql: str, parameters: Sequence[Any] = ()) -> list[Row]:
         return self._connection.execute(sql, parameters).fetchall()
 
-    def put(self, table: str, columns: Sequence[str], key: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
+    def put(
+        self,
+        table: str,
+        columns: Sequence[str],
+        key: Sequence[str],
+        rows: Sequence[Sequence[Any]],
+        *,
+        fixed: Collection[str] = (),
+    ) -> None:
         marks = ", ".join("?" for _ in columns)
-        changes = _changes(tuple(columns), tuple(key))
+        changes = _changes(tuple(columns), tuple(key), tuple(fixed))
         statement = f"insert into {table} ({', '.join(columns)}) values ({marks}) {changes}"  # noqa: S608 (our own names)
         self._connection.executemany(statement, rows)
 
@@ -140,13 +157,21 @@ class PostgresDatabase:
         cursor = self._connection.execute(_percent(sql), parameters)
         return cursor.fetchall() if cursor.description else []
 
-    def put(self, table: str, columns: Sequence[str], key: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
+    def put(
+        self,
+        table: str,
+        columns: Sequence[str],
+        key: Sequence[str],
+        rows: Sequence[Sequence[Any]],
+        *,
+        fixed: Collection[str] = (),
+    ) -> None:
         """One statement whatever the number of rows: an array for each column."""
         if not rows:
             return
         types = self._types_of(table)
         arrays = ", ".join(f"%b::{types[column]}[]" for column in columns)
-        changes = _changes(tuple(columns), tuple(key))
+        changes = _changes(tuple(columns), tuple(key), tuple(fixed))
         statement = f"insert into {table} ({', '.join(columns)}) select * from unnest({arrays}) {changes}"  # noqa: S608 (our own names)
         self._connection.execute(statement, [list(values) for values in zip(*rows, strict=True)])
 

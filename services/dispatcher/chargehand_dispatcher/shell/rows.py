@@ -57,6 +57,9 @@ JOB_TASK_COLUMNS = (
     "is_cancelling", "body",
 )  # fmt: skip
 
+JOB_TASK_FIXED = frozenset({"partition", "job_invocation_id", "host_id", "ordinal"})
+"""Those that never change."""
+
 _WAITS_FOR_ITS_FIRST = 1
 _dump = json.JSONEncoder(separators=(",", ":"), check_circular=False).encode
 

@@ -59,6 +59,10 @@ _COMMIT_EVERY_S = 1.0
 _FLUSH_AFTER_S = 1.0
 _TIDY_EVERY_S = 10.0
 _LOG_WITHIN_S = 10.0
+_REST_FOR_EACH_S = 0.000_25
+_LONGEST_REST_S = 0.05
+"""After a group of so many items the next is left to grow for a while: what comes in small groups costs a transaction each. One
+alone keeps nobody waiting."""
 
 
 class Dispatcher:
@@ -95,6 +99,7 @@ class Dispatcher:
         self._log_read_to: dict[int, datetime] = {}
         self._readable_since: datetime | None = None
         self._publishing_since: float | None = None
+        self._looked_at = 0.0
         self._origins: dict[UUID, tuple[Received, Any]] = {}
         self._stopped: dict[int, str] = {}
 
@@ -238,6 +243,8 @@ class Dispatcher:
             if groups:
                 await self._take(groups)
                 self._uncommitted |= {TopicPartition(g.topic, g.partition): g.next_offset for g in groups}
+                items = sum(len(group.items) for group in groups)
+                await asyncio.sleep(min(_LONGEST_REST_S, items * _REST_FOR_EACH_S))
             await self._tell_kafka()
 
     async def _tell_kafka(self) -> None:
@@ -367,6 +374,7 @@ class Dispatcher:
         watchdog = self._context.watch("time")
         while True:
             watchdog.beat()
+            await self._rest_of_time()
             self._changed.clear()
             wait_s = await self._until_next()
             if wait_s > 0:
@@ -375,6 +383,15 @@ class Dispatcher:
             elif not await self._work_due() and await self._read_log_to_its_end() and not await self._work_due():
                 # Something waits for more of the log than there is, e.g. for an answer to the last question.
                 await asyncio.sleep(1)
+
+    async def _rest_of_time(self) -> None:
+        """What becomes due piece by piece (splay) is looked at in pieces of some size."""
+        moment = time.monotonic()
+        rest_s = self._looked_at + _LONGEST_REST_S - moment
+        self._looked_at = moment
+        if rest_s > 0:
+            await asyncio.sleep(rest_s)
+            self._looked_at = moment + rest_s
 
     async def _until_next(self) -> float:
         """Seconds until there is something to do; 0: now."""

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from itertools import groupby
+from itertools import groupby, islice
 from uuid import UUID, uuid4
 
 from chargehand_chassis.errors import FatalFailure
@@ -39,6 +39,7 @@ from .database import Database, Row
 from .rows import (
     INVOCATION_COLUMNS,
     JOB_TASK_COLUMNS,
+    JOB_TASK_FIXED,
     OUTBOX_COLUMNS,
     OutboxRow,
     as_us,
@@ -57,6 +58,8 @@ from .schema import BYTES, STEPS
 GROUP = "chargehand.dispatcher"
 SWEEP = 2000
 CLAIM = 500
+MOST_FLYING = 10_000
+"""So many job tasks that hold a slot are kept in memory as well; of those that wait none is."""
 KEEP_RECORDS = 200
 KEEP_FOR = timedelta(minutes=1)
 """How much of what it said is kept, in records and by age: a log that a crash of its machine has cut is given it again
@@ -122,6 +125,7 @@ class DispatcherStore:
         self._restored: dict[int, set[UUID]] = {}
         self._is_unswept = True
         self._known: dict[UUID, tuple[int, Invocation]] = {}
+        self._flying: dict[UUID, JobTask] = {}
         self._unpublished: dict[int, deque[OutboxRow]] = {}
         self._numbers: dict[int, int] = {}
         self._published: dict[int, Published] = {}
@@ -204,6 +208,7 @@ class DispatcherStore:
     def _forget_memory(self) -> None:
         """What was only remembered may be another's by now."""
         self._known.clear()
+        self._flying.clear()
         self._freed, self._is_unswept, self._claim_again_us = True, True, 0
 
     def owned(self) -> list[int]:
@@ -458,6 +463,7 @@ class DispatcherStore:
     def _sweep_one(self, desk: Desk, known: Invocation) -> int:
         one = known.job_invocation_id.bytes
         if known.is_ended:
+            self._flying.clear()
             self._database.execute(
                 "delete from job_task where job_task_id in "
                 f"(select job_task_id from job_task where job_invocation_id = ? limit {SWEEP})",
@@ -729,8 +735,10 @@ class DispatcherStore:
         for partition, item in placed:
             if isinstance(item, InvocationItem):
                 desk.places.setdefault(item.job_invocation_id, partition)
-        ids = {job_task_id.bytes for _, item in placed for job_task_id in _mentions(item)}
-        for row in self._database.find(_JOB_TASKS, "job_task_id", ids):
+        ids = {job_task_id for _, item in placed for job_task_id in _mentions(item)}
+        desk.job_tasks |= {one: self._flying[one] for one in ids if one in self._flying}
+        missing = [one.bytes for one in ids if one not in desk.job_tasks]
+        for row in self._database.find(_JOB_TASKS, "job_task_id", missing):
             job_task = job_task_of(row)
             desk.job_tasks[job_task.job_task_id] = job_task
         self._load_check_ins(desk)
@@ -806,12 +814,25 @@ class DispatcherStore:
                 job_task_row(job_task, desk.places[job_task.job_invocation_id], desk.look_at(job_task))
                 for job_task in changed
             ],
+            fixed=JOB_TASK_FIXED,
         )
+        self._keep_flying(changed)
         self._queue(desk, changed)
         self._is_unswept = self._is_unswept or any(not known.is_swept for known in invocations)
         self._freed = self._freed or bool(invocations) or any(one.state not in SLOT_STATES for one in changed)
         desk.changed_invocations.clear()
         desk.changed_job_tasks.clear()
+
+    def _keep_flying(self, changed: Iterable[JobTask]) -> None:
+        """Of our own partitions, as nobody else changes them; the oldest give way."""
+        flying = self._flying
+        for job_task in changed:
+            if job_task.state in SLOT_STATES:
+                flying[job_task.job_task_id] = job_task
+            else:
+                flying.pop(job_task.job_task_id, None)
+        for one in list(islice(flying, max(0, len(flying) - MOST_FLYING))):
+            del flying[one]
 
     def _queue(self, desk: Desk, changed: Iterable[JobTask]) -> None:
         """Queues know when their first job task is due, or earlier."""
