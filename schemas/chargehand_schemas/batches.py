@@ -17,12 +17,14 @@ _FRAME_BYTES = 16
 
 @dataclass(frozen=True, slots=True)
 class Outgoing:
-    """One item on its way: where to, under which key, and for output its raw bytes."""
+    """One item on its way: where to, under which key, and for output its raw bytes. `document`: its JSON, if it was written
+    already."""
 
     topic: str
     key: str
     item: Item
     raw: bytes | None = None
+    document: bytes | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +55,7 @@ def pack(
     open_by_partition: dict[tuple[str, int], tuple[list[tuple[Outgoing, bytes]], int]] = {}
     partitions: list[int] = []
     for out, partition in outgoing:
-        document = out.item.model_dump_json().encode()
+        document = out.item.model_dump_json().encode() if out.document is None else out.document
         size = len(document) + len(out.raw or b"") + 1
         place = (out.topic, partition)
         rows, filled = open_by_partition.get(place, ([], 0))

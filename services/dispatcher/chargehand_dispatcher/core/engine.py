@@ -97,6 +97,7 @@ class Desk:
     foreign: list[Item] = field(default_factory=list)
     places: dict[UUID, int] = field(default_factory=dict)
     told: set[UUID] = field(default_factory=set)
+    _common: dict[tuple[UUID, str], tuple[Invocation, Circumstances]] = field(default_factory=dict)
 
     # --- messages
 
@@ -298,21 +299,31 @@ class Desk:
             self.look_at_invocation(job_invocation_id)
 
     def circumstances(self, job_task: JobTask) -> Circumstances:
-        """What holds for one job task now."""
+        """What holds for one job task now: for most the same as for all others of their invocation and proxy."""
         invocation = self.invocations[job_task.job_invocation_id]
+        place = (job_task.job_invocation_id, job_task.proxy)
+        known = self._common.get(place)
+        if known is None or known[0] is not invocation:
+            known = self._common[place] = (invocation, self._common_to(invocation, job_task.proxy))
+        heard = self.surroundings.heard
+        heard_at = heard.get((job_task.job_task_id, job_task.attempt, job_task.proxy)) if heard else None
+        last_check_in = self.check_ins.get((job_task.host_id, job_task.proxy)) if self.check_ins else None
+        if heard_at is None and last_check_in is None:
+            return known[1]
+        return replace(known[1], heard_at=heard_at, last_check_in=last_check_in)
+
+    def _common_to(self, invocation: Invocation, proxy: str) -> Circumstances:
         around = self.surroundings
         return Circumstances(
             now=around.now,
             properties=invocation.properties,
             timers=around.timers,
-            log_read_to=around.log_read_to.get(self.places.get(job_task.job_invocation_id, -1)),
+            log_read_to=around.log_read_to.get(self.places.get(invocation.job_invocation_id, -1)),
             readable_since=around.readable_since,
-            last_check_in=self.check_ins.get((job_task.host_id, job_task.proxy)),
-            has_single_agent=job_task.proxy in around.single_agent_proxies,
-            heard_at=around.heard.get((job_task.job_task_id, job_task.attempt, job_task.proxy)),
+            has_single_agent=proxy in around.single_agent_proxies,
             start_before=invocation.start_before,
             is_halted=invocation.is_halted,
-            proxy_limit=around.limit_of(job_task.proxy),
+            proxy_limit=around.limit_of(proxy),
         )
 
     def look_at_invocation(self, job_invocation_id: UUID) -> None:

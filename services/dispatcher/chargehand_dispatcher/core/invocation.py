@@ -82,6 +82,11 @@ class Invocation:
         return sum(self.counts.values())
 
     @property
+    def unfinished(self) -> int:
+        """How many job tasks of the plan that came have no verdict."""
+        return max(0, self.planned + self.reasons.get(Reason.LOST_MESSAGE.value, 0) - self.verdicts)
+
+    @property
     def failures(self) -> int:
         return self.counts.get(JobTaskStatus.FAILED.value, 0)
 

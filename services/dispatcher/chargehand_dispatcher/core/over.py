@@ -6,7 +6,7 @@ is not due, accepted or running holds none.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
 
@@ -16,7 +16,7 @@ from chargehand_schemas.reasons import EndCause, JobTaskStatus, Reason
 
 from . import limits
 from .decision import Decision
-from .job_task import JobTask, State
+from .job_task import JobTask, State, replace
 from .rules import Circumstances
 from .speech import ended, status_changed
 

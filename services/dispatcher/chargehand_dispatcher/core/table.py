@@ -7,7 +7,7 @@ a message no row is for changes nothing.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
 
@@ -24,7 +24,7 @@ from chargehand_schemas.reasons import JobTaskStatus, NeverStartedWhy, Reason, R
 
 from . import limits
 from .decision import Decision
-from .job_task import SLOT_STATES, JobTask, State
+from .job_task import SLOT_STATES, JobTask, State, replace
 from .over import How, Outcome, end_waiting, has_checked_in, is_pickup_over, outcome_of, over
 from .rules import Circumstances
 from .speech import asking, attempt_due, status_changed

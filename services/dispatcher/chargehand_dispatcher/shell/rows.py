@@ -6,9 +6,8 @@ ids are their 16 bytes: the same in both databases.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from itertools import groupby
 from typing import Any
@@ -18,6 +17,7 @@ from chargehand_schemas import dispatch
 from chargehand_schemas.base import MAX_ITEMS_PER_MESSAGE, Item
 from chargehand_schemas.properties import ExecutionProperties
 from chargehand_schemas.reasons import JobTaskStatus, Reason
+from pydantic_core import from_json, to_json
 
 from chargehand_dispatcher.core.invocation import Invocation
 from chargehand_dispatcher.core.job_task import JobTask, State
@@ -61,7 +61,10 @@ JOB_TASK_FIXED = frozenset({"partition", "job_invocation_id", "host_id", "ordina
 """Those that never change."""
 
 _WAITS_FOR_ITS_FIRST = 1
-_dump = json.JSONEncoder(separators=(",", ":"), check_circular=False).encode
+
+
+def _dump(document: Any) -> str:
+    return to_json(document).decode()
 
 
 def job_task_row(job_task: JobTask, partition: int, look_at: datetime | None) -> tuple[Any, ...]:
@@ -99,7 +102,7 @@ def _job_task_body(job_task: JobTask) -> str:
 def job_task_of(row: Sequence[Any]) -> JobTask:
     """The JobTask of a row in the order of JOB_TASK_COLUMNS."""
     job_task_id, _, job_invocation_id, host_id, proxy, ordinal, state, due_at, _, is_cancelling, text = row
-    body = json.loads(text)
+    body = from_json(text)
     known = (
         UUID(bytes=job_task_id), UUID(bytes=job_invocation_id), UUID(bytes=host_id), body[0], proxy, ordinal,
         at_us(due_at), State(state), bool(is_cancelling),
@@ -181,7 +184,7 @@ def invocation_row(
 
 def invocation_of(row: Sequence[Any]) -> Invocation:
     """The Invocation of a row in the order of INVOCATION_COLUMNS."""
-    body = json.loads(row[5])
+    body = from_json(row[5])
     return Invocation(
         job_invocation_id=UUID(bytes=row[0]),
         start_at=from_us(body["start_at"]),
@@ -210,12 +213,19 @@ def invocation_of(row: Sequence[Any]) -> Invocation:
 
 @dataclass(frozen=True, slots=True)
 class OutboxRow:
-    """Items of one type of one partition, in the order in which they are to be published; decided at `at_us`."""
+    """Items of one type of one partition, in the order in which they are to be published; decided at `at_us`. `documents`: their
+    JSON, written once for store and topic."""
 
     partition: int
     number: int
     at_us: int
     items: tuple[Item, ...]
+    documents: tuple[bytes, ...] = field(compare=False, repr=False)
+
+    @classmethod
+    def of(cls, partition: int, number: int, at_us: int, items: Iterable[Item]) -> OutboxRow:
+        some = tuple(items)
+        return cls(partition, number, at_us, some, tuple(item.model_dump_json().encode() for item in some))
 
     @property
     def key(self) -> tuple[int, int]:
@@ -228,8 +238,7 @@ def outbox_rows(partition: int, items: Iterable[Item], at_us: int, first: int) -
     for _, run in groupby(items, key=type):
         some = list(run)
         for start in range(0, len(some), MAX_ITEMS_PER_MESSAGE):
-            chunk = tuple(some[start : start + MAX_ITEMS_PER_MESSAGE])
-            rows.append(OutboxRow(partition, first + len(rows), at_us, chunk))
+            rows.append(OutboxRow.of(partition, first + len(rows), at_us, some[start : start + MAX_ITEMS_PER_MESSAGE]))
     return rows
 
 
@@ -238,7 +247,7 @@ OUTBOX_COLUMNS = ("partition", "number", "at", "model", "items")
 
 def outbox_values(row: OutboxRow) -> tuple[Any, ...]:
     """The values of OUTBOX_COLUMNS."""
-    items = ",".join(item.model_dump_json() for item in row.items)
+    items = b",".join(row.documents).decode()
     return row.partition, row.number, row.at_us, type(row.items[0]).__name__, f"[{items}]"
 
 
@@ -246,4 +255,4 @@ def outbox_row_of(values: Sequence[Any]) -> OutboxRow:
     """The row of values in the order of OUTBOX_COLUMNS."""
     partition, number, at, model, items = values
     kind: type[Item] = getattr(dispatch, model)
-    return OutboxRow(partition, number, at, tuple(kind.model_validate(item) for item in json.loads(items)))
+    return OutboxRow.of(partition, number, at, (kind.model_validate(item) for item in from_json(items)))

@@ -47,4 +47,10 @@ drop table check_in;
 create table check_in (host_id {bytes} not null, proxy text not null, at bigint not null, primary key (host_id, proxy));
 delete from inbox where topic = 'chargehand.host-events.v1';
 """,
+    """
+create index job_task_state on job_task (job_invocation_id, state);
+drop index job_task_slots;
+drop index job_task_invocation;
+create index invocation_open on invocation (partition) where is_ended = 0;
+""",
 )

@@ -338,9 +338,9 @@ class Dispatcher:
     async def _publish(self, rows: list[OutboxRow]) -> None:
         self._publishing_since = self._publishing_since or time.monotonic()
         outgoing = [
-            Outgoing(DISPATCH_EVENTS.name, str(item.job_invocation_id), item)
+            Outgoing(DISPATCH_EVENTS.name, str(item.job_invocation_id), item, document=document)
             for row in rows
-            for item in row.items
+            for item, document in zip(row.items, row.documents, strict=True)
             if isinstance(item, InvocationItem)
         ]
         try:
@@ -505,7 +505,7 @@ class Dispatcher:
         while True:
             numbers = await self.in_thread(self.store.numbers)
             METRICS.outbox_depth.set(numbers.get("outbox", 0))
-            METRICS.job_tasks_waiting.set(numbers.get("waiting", 0) + numbers.get("check_in", 0))
+            METRICS.job_tasks_waiting.set(numbers.get("waiting", 0))
             METRICS.job_tasks_due.set(numbers.get("due", 0))
             METRICS.attempts_running.set(numbers.get("running", 0))
             METRICS.slots_held.set(sum(numbers.get(state, 0) for state in ("due", "accepted", "running")))
