@@ -97,7 +97,7 @@ class Desk:
     foreign: list[Item] = field(default_factory=list)
     places: dict[UUID, int] = field(default_factory=dict)
     told: set[UUID] = field(default_factory=set)
-    _common: dict[tuple[UUID, str], tuple[Invocation, Circumstances]] = field(default_factory=dict)
+    _common: dict[tuple[int, str], Circumstances] = field(default_factory=dict)
 
     # --- messages
 
@@ -300,17 +300,17 @@ class Desk:
 
     def circumstances(self, job_task: JobTask) -> Circumstances:
         """What holds for one job task now: for most the same as for all others of their invocation and proxy."""
-        invocation = self.invocations[job_task.job_invocation_id]
-        place = (job_task.job_invocation_id, job_task.proxy)
+        place = (job_task.job_invocation_id.int, job_task.proxy)
         known = self._common.get(place)
-        if known is None or known[0] is not invocation:
-            known = self._common[place] = (invocation, self._common_to(invocation, job_task.proxy))
+        if known is None:
+            invocation = self.invocations[job_task.job_invocation_id]
+            known = self._common[place] = self._common_to(invocation, job_task.proxy)
         heard = self.surroundings.heard
         heard_at = heard.get((job_task.job_task_id, job_task.attempt, job_task.proxy)) if heard else None
         last_check_in = self.check_ins.get((job_task.host_id, job_task.proxy)) if self.check_ins else None
         if heard_at is None and last_check_in is None:
-            return known[1]
-        return replace(known[1], heard_at=heard_at, last_check_in=last_check_in)
+            return known
+        return replace(known, heard_at=heard_at, last_check_in=last_check_in)
 
     def _common_to(self, invocation: Invocation, proxy: str) -> Circumstances:
         around = self.surroundings
@@ -350,6 +350,7 @@ class Desk:
     def _put(self, invocation: Invocation) -> None:
         if self.invocations.get(invocation.job_invocation_id) != invocation:
             self.invocations[invocation.job_invocation_id] = invocation
+            self._common.clear()
             self.changed_invocations.add(invocation.job_invocation_id)
 
     def _lay(self, job_task: JobTask) -> None:

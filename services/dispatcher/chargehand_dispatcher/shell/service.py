@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from functools import partial
@@ -100,7 +100,7 @@ class Dispatcher:
         self._readable_since: datetime | None = None
         self._publishing_since: float | None = None
         self._looked_at = 0.0
-        self._origins: dict[UUID, tuple[Received, Any]] = {}
+        self._origins: list[tuple[Received, Any, Sequence[Item]]] = []
         self._stopped: dict[int, str] = {}
 
     # --- life
@@ -281,8 +281,14 @@ class Dispatcher:
             await self._take(rest)
 
     async def _reject_foreign(self, desk: Desk) -> None:
-        origins = {id(record): (message, record) for i in desk.foreign for message, record in [self._origins[i.id]]}
-        await self._dead_letters.put([of_another_proxy(message, record) for message, record in origins.values()])
+        foreign = {item.id for item in desk.foreign}
+        await self._dead_letters.put(
+            [
+                of_another_proxy(message, record)
+                for message, record, items in (self._origins if foreign else ())
+                if any(item.id in foreign for item in items)
+            ]
+        )
 
     async def group(self, tp: TopicPartition, records: Iterable[Any]) -> InboxGroup:
         """Records of one partition, met before, as the items that may be believed; the others are dead letters when this returns."""
@@ -311,7 +317,7 @@ class Dispatcher:
         elif len(placed) != len(allowed):
             await self._dead_letters.put([out_of_place(message, record)])
         if message.topic == EXECUTION_EVENTS.name:
-            self._origins.update((item.id, (message, record)) for item in placed)
+            self._origins.append((message, record, placed))
         return placed
 
     def _wake(self) -> None:
