@@ -21,11 +21,12 @@ import psutil
 from benchmarks.place import Place, WrongResult
 from benchmarks.usage import pss_mib
 from chargehand_chassis.clock import now
-from chargehand_chassis.kafka import KeyringFollower, Received, TopicFollower
+from chargehand_chassis.kafka import KeyringFollower, Received, TopicFollower, partition_of
 from chargehand_chassis.keys import public_document, writer_of
+from chargehand_chassis.settings import KafkaSettings
 from chargehand_schemas.base import Item
 from chargehand_schemas.batches import Outgoing
-from chargehand_schemas.dispatch import AttemptDue
+from chargehand_schemas.dispatch import AttemptDue, JobInvocationEnded
 from chargehand_schemas.execution import AttemptAccepted, AttemptEnded, AttemptFact, AttemptReleased, AttemptStarted
 from chargehand_schemas.ids import job_task_id
 from chargehand_schemas.planning import (
@@ -49,6 +50,8 @@ STORES = ("SQLite", "PostgreSQL")
 _CHUNK = 500
 _CHUNKS_AT_ONCE = 20
 _READY_WITHIN = timedelta(seconds=60)
+_CAUGHT_UP_WITHIN = timedelta(minutes=30)
+_STOPPED_WITHIN_S = 20
 
 
 # --- the planner
@@ -74,7 +77,7 @@ class Plan:
 
     def chunks(self) -> Iterator[JobTasksPlanned]:
         """Its job tasks, 500 a message."""
-        chunks = -(-self.count // _CHUNK)
+        chunks = max(1, -(-self.count // _CHUNK))
         for chunk in range(chunks):
             ordinals = range(chunk * _CHUNK, min(self.count, (chunk + 1) * _CHUNK))
             yield JobTasksPlanned(
@@ -93,6 +96,14 @@ class Plan:
         return JobInvocationCancelRequested(
             id=uuid4(), time=now(), job_invocation_id=self.job_invocation_id, command_id=uuid4(), actor="user:bench"
         )
+
+
+def _nothing_in(partition: int) -> Plan:
+    """A plan of no job tasks whose invocation lies in this partition (of as many as there are by default)."""
+    while True:
+        plan = Plan(0, now())
+        if partition_of(str(plan.job_invocation_id), KafkaSettings().partitions) == partition:
+            return plan
 
 
 # --- the dispatcher
@@ -123,10 +134,13 @@ class Running:
             raise WrongResult(f"the dispatcher has ended: {text[-2000:].decode(errors='replace')}")
         return b'"partitions_taken"' in text
 
-    def kill(self) -> None:
-        """At once, as kill -9 does."""
-        self._process.kill()
-        self._process.wait()
+    def stop(self, *, kill: bool) -> None:
+        """By SIGTERM, or at once, as kill -9 does; returns when it is gone."""
+        if kill:
+            self._process.kill()
+        else:
+            self._process.terminate()
+        self._process.wait(_STOPPED_WITHIN_S)
 
 
 # --- the stage
@@ -162,10 +176,27 @@ class Stage:
                     some = []
             await self.say(plan.job_invocation_id, some)
 
-    async def say(self, key: UUID, items: Iterable[Item], by: str = "planner") -> None:
+    async def caught_up(self) -> None:
+        """Wait until the dispatcher has taken all that was published before, in every partition: an invocation of no job tasks
+        ends as soon as it is read."""
+        markers = [_nothing_in(partition) for partition in range(self.installation.settings.partitions)]
+        left = {marker.job_invocation_id for marker in markers}
+
+        def hear(item: Item, _: datetime) -> None:
+            if isinstance(item, JobInvocationEnded):
+                left.discard(item.job_invocation_id)
+
+        self.heard.append(hear)
+        for marker in markers:
+            await self.say(marker.job_invocation_id, [marker.scheduled(), *marker.chunks()])
+        await self.until(lambda: not left, within=_CAUGHT_UP_WITHIN)
+        self.heard.remove(hear)
+
+    async def say(self, key: UUID, items: Iterable[Item], by: str = "planner") -> datetime | None:
+        """Publish; the broker's time of the last of them."""
         topic = PLANNING_EVENTS if by == "planner" else EXECUTION_EVENTS
         voice = await self.installation.voice(by)
-        await voice.publish([Outgoing(topic.name, str(key), item) for item in items])
+        return await voice.publish([Outgoing(topic.name, str(key), item) for item in items])
 
     async def until(self, is_so: Callable[[], bool], *, within: timedelta) -> None:
         """Wait, looking again whenever something was heard; WrongResult if it is not so in time."""
@@ -227,10 +258,11 @@ async def staged(place: Place, store: str, **settings: str) -> AsyncIterator[Sta
 
 class PlayedAgents:
     """One agent of the proxy: what is due is accepted and started at once, and ends well `runs_for` later; or, where its hosts are
-    out of reach, is released at once with the proof that it never started."""
+    out of reach, is released at once with the proof that it never started. While `are_silent` nothing is answered."""
 
     def __init__(self, stage: Stage, *, runs_for: timedelta, are_reachable: bool = True) -> None:
         self._stage, self._runs_for, self.are_reachable = stage, runs_for, are_reachable
+        self.are_silent = False
         self._due: list[AttemptDue] = []
         self._running: deque[tuple[datetime, AttemptDue]] = deque()
         self._boot_id, self._journal_id = uuid4(), uuid4()
@@ -240,7 +272,13 @@ class PlayedAgents:
     def _hear(self, item: Item, _: datetime) -> None:
         if isinstance(item, AttemptDue):
             self._due.append(item)
-            self._came.set()
+            if not self.are_silent:
+                self._came.set()
+
+    def speak(self) -> None:
+        """Answer what came while they were silent."""
+        self.are_silent = False
+        self._came.set()
 
     @contextlib.asynccontextmanager
     async def playing(self) -> AsyncIterator[None]:

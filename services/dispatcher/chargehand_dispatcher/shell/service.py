@@ -380,12 +380,12 @@ class Dispatcher:
         watchdog = self._context.watch("time")
         while True:
             watchdog.beat()
-            await self._rest_of_time()
             self._changed.clear()
             wait_s = await self._until_next()
             if wait_s > 0:
                 watchdog.idle()
                 await _is_set(self._changed, wait_s)
+                await self._rest_of_time()
             elif not await self._work_due() and await self._read_log_to_its_end() and not await self._work_due():
                 # Something waits for more of the log than there is, e.g. for an answer to the last question.
                 await asyncio.sleep(1)
