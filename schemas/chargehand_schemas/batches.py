@@ -17,14 +17,12 @@ _FRAME_BYTES = 16
 
 @dataclass(frozen=True, slots=True)
 class Outgoing:
-    """One item on its way: where to, under which key, and for output its raw bytes. `document`: its JSON, if it was written
-    already."""
+    """One item on its way: where to, under which key, and for output its raw bytes."""
 
     topic: str
     key: str
     item: Item
     raw: bytes | None = None
-    document: bytes | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +53,7 @@ def pack(
     open_by_partition: dict[tuple[str, int], tuple[list[tuple[Outgoing, bytes]], int]] = {}
     partitions: list[int] = []
     for out, partition in outgoing:
-        document = out.item.model_dump_json().encode() if out.document is None else out.document
+        document = out.item.model_dump_json().encode()
         size = len(document) + len(out.raw or b"") + 1
         place = (out.topic, partition)
         rows, filled = open_by_partition.get(place, ([], 0))
@@ -87,9 +85,18 @@ def _travels_alone(topic: str) -> bool:
 
 
 def _packed(rows: Sequence[tuple[Outgoing, bytes]], partition: int) -> Packed:
-    first = rows[0][0]
-    document = b'{"items":[' + b",".join(document for _, document in rows) + b"]}"
+    first, last = rows[0][0], rows[-1][0]
     raw = None if first.raw is None else b"".join(out.raw or b"" for out, _ in rows)
-    last = rows[-1][0]
-    identity = str(first.item.id) if first is last else f"{first.item.id}+{len(rows)}+{last.item.id}"
-    return Packed(first.topic, partition, first.key, identity, type(first.item), document, raw, len(rows))
+    documents = [document for _, document in rows]
+    ids = (str(first.item.id), str(last.item.id))
+    return put_together(first.topic, partition, first.key, type(first.item), documents, ids, raw)
+
+
+def put_together(
+    topic: str, partition: int, key: str, model: type[Item], documents: Sequence[bytes], ids: tuple[str, str],
+    raw: bytes | None = None,
+) -> Packed:  # fmt: skip
+    """One message of items that are JSON already; `ids`: of the first and of the last. The limits of a batch are the caller's."""
+    identity = ids[0] if len(documents) == 1 else f"{ids[0]}+{len(documents)}+{ids[1]}"
+    document = b'{"items":[' + b",".join(documents) + b"]}"
+    return Packed(topic, partition, key, identity, model, document, raw, len(documents))

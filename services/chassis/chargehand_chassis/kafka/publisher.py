@@ -6,7 +6,7 @@ Owns batching and signing on the way out. Which items, and in which order, is th
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Coroutine, Iterable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -24,6 +24,9 @@ from ..metrics import METRICS
 from ..settings import KafkaSettings
 from .connection import connection, partition_of
 from .marks import Mark
+
+Sent = tuple[list[tuple[str, int, int]], datetime | None]
+"""Messages and items by topic, and the broker's time of the latest."""
 
 
 class Publisher:
@@ -66,10 +69,17 @@ class Publisher:
         PublishFailed if that takes longer than `timeout` (default: the setting) or the broker refuses. What was sent may
         arrive nevertheless: repeat with the same item ids.
         """
+        return await self._acknowledged(self._pack_and_send(outgoing), timeout)
+
+    async def publish_packed(self, messages: Iterable[Packed], *, timeout: timedelta | None = None) -> datetime | None:  # noqa: ASYNC109
+        """The same for messages whose items are put together, and whose partition is known."""
+        return await self._acknowledged(self._send(messages), timeout)
+
+    async def _acknowledged(self, sending: Coroutine[Any, Any, Sent], timeout: timedelta | None) -> datetime | None:  # noqa: ASYNC109
         limit = timeout or self._settings.publish_timeout
         try:
             async with asyncio.timeout(limit.total_seconds()):
-                counts, appended = await self._send(outgoing)
+                counts, appended = await sending
         except TimeoutError as error:
             raise PublishFailed(
                 f"no acknowledgement within {limit.total_seconds():g} s from {self._brokers}"
@@ -85,13 +95,16 @@ class Publisher:
     def _brokers(self) -> str:
         return self._settings.kafka_bootstrap
 
-    async def _send(self, outgoing: Iterable[Outgoing]) -> tuple[list[tuple[str, int, int]], datetime | None]:
-        producer = self._started()
+    async def _pack_and_send(self, outgoing: Iterable[Outgoing]) -> Sent:
         rows = list(outgoing)
         await self._learn_partitions({row.topic for row in rows})
+        return await self._send(pack(self._placed(rows)))
+
+    async def _send(self, messages: Iterable[Packed]) -> Sent:
+        producer = self._started()
         waits: list[Any] = []
         counts: dict[str, list[int]] = {}
-        for packed in pack(self._placed(rows)):
+        for packed in messages:
             value, headers = self._signed(packed)
             waits.append(
                 await producer.send(

@@ -6,17 +6,19 @@ ids are their 16 bytes: the same in both databases.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from itertools import groupby
 from typing import Any
 from uuid import UUID
 
 from chargehand_schemas import dispatch
-from chargehand_schemas.base import MAX_ITEMS_PER_MESSAGE, Item
+from chargehand_schemas.base import MAX_ITEMS_PER_MESSAGE, MAX_MESSAGE_BYTES, InvocationItem, Item
+from chargehand_schemas.batches import Outgoing, Packed, pack, put_together
 from chargehand_schemas.properties import ExecutionProperties
 from chargehand_schemas.reasons import JobTaskStatus, Reason
+from chargehand_schemas.topics import DISPATCH_EVENTS
 from pydantic_core import from_json, to_json
 
 from chargehand_dispatcher.core.invocation import Invocation
@@ -213,23 +215,33 @@ def invocation_of(row: Sequence[Any]) -> Invocation:
 
 @dataclass(frozen=True, slots=True)
 class OutboxRow:
-    """Items of one type of one partition, in the order in which they are to be published; decided at `at_us`. `documents`: their
-    JSON, written once for store and topic."""
+    """Items of one type of one partition, in the order in which they are to be published; decided at `at_us`. They are kept as the
+    JSON that goes to the store and to the topic, written once. `key` and `ids`: the invocation of the first item, the ids of the
+    first and of the last."""
 
     partition: int
     number: int
     at_us: int
-    items: tuple[Item, ...]
-    documents: tuple[bytes, ...] = field(compare=False, repr=False)
+    model: type[Item]
+    key: str
+    ids: tuple[str, str]
+    documents: tuple[bytes, ...]
 
     @classmethod
-    def of(cls, partition: int, number: int, at_us: int, items: Iterable[Item]) -> OutboxRow:
-        some = tuple(items)
-        return cls(partition, number, at_us, some, tuple(item.model_dump_json().encode() for item in some))
+    def of(cls, partition: int, number: int, at_us: int, items: Sequence[Item]) -> OutboxRow:
+        first, last = items[0], items[-1]
+        key = str(first.job_invocation_id) if isinstance(first, InvocationItem) else str(first.id)
+        documents = tuple(item.model_dump_json().encode() for item in items)
+        return cls(partition, number, at_us, type(first), key, (str(first.id), str(last.id)), documents)
 
     @property
-    def key(self) -> tuple[int, int]:
+    def place(self) -> tuple[int, int]:
         return self.partition, self.number
+
+    @property
+    def items(self) -> tuple[Item, ...]:
+        """Read again."""
+        return tuple(self.model.model_validate_json(document) for document in self.documents)
 
 
 def outbox_rows(partition: int, items: Iterable[Item], at_us: int, first: int) -> list[OutboxRow]:
@@ -248,11 +260,45 @@ OUTBOX_COLUMNS = ("partition", "number", "at", "model", "items")
 def outbox_values(row: OutboxRow) -> tuple[Any, ...]:
     """The values of OUTBOX_COLUMNS."""
     items = b",".join(row.documents).decode()
-    return row.partition, row.number, row.at_us, type(row.items[0]).__name__, f"[{items}]"
+    return row.partition, row.number, row.at_us, row.model.__name__, f"[{items}]"
 
 
 def outbox_row_of(values: Sequence[Any]) -> OutboxRow:
     """The row of values in the order of OUTBOX_COLUMNS."""
     partition, number, at, model, items = values
     kind: type[Item] = getattr(dispatch, model)
-    return OutboxRow.of(partition, number, at, (kind.model_validate(item) for item in from_json(items)))
+    return OutboxRow.of(partition, number, at, [kind.model_validate(item) for item in from_json(items)])
+
+
+_FRAME_BYTES = 16
+
+
+def messages_of(rows: Iterable[OutboxRow]) -> Iterator[Packed]:
+    """The messages of rows that stand one after another in their partitions: as few as the limits of a batch allow."""
+    gathered: list[OutboxRow] = []
+    count = filled = 0
+    for row in rows:
+        size = sum(map(len, row.documents)) + len(row.documents)
+        fits = count + len(row.documents) <= MAX_ITEMS_PER_MESSAGE and filled + size + _FRAME_BYTES <= MAX_MESSAGE_BYTES
+        if gathered and not (fits and _is_alike(gathered[-1], row)):
+            yield from _message(gathered)
+            gathered, count, filled = [], 0, 0
+        gathered.append(row)
+        count, filled = count + len(row.documents), filled + size
+    yield from _message(gathered)
+
+
+def _is_alike(before: OutboxRow, row: OutboxRow) -> bool:
+    return (before.partition, before.model) == (row.partition, row.model)
+
+
+def _message(rows: Sequence[OutboxRow]) -> Iterator[Packed]:
+    """One, or as many as one row that is too large for one needs."""
+    documents = [document for row in rows for document in row.documents]
+    if len(rows) == 1 and sum(map(len, documents)) + len(documents) + _FRAME_BYTES > MAX_MESSAGE_BYTES:
+        outgoing = (Outgoing(DISPATCH_EVENTS.name, rows[0].key, item) for item in rows[0].items)
+        yield from pack((out, rows[0].partition) for out in outgoing)
+    elif rows:
+        first, last = rows[0], rows[-1]
+        ids = (first.ids[0], last.ids[1])
+        yield put_together(DISPATCH_EVENTS.name, first.partition, first.key, first.model, documents, ids)

@@ -31,8 +31,7 @@ from chargehand_chassis.kafka import (
 from chargehand_chassis.keys import load_keys, load_pinned_planner
 from chargehand_chassis.metrics import METRICS
 from chargehand_chassis.runner import Context, calm_garbage_collector, run_service
-from chargehand_schemas.base import InvocationItem, Item
-from chargehand_schemas.batches import Outgoing
+from chargehand_schemas.base import Item
 from chargehand_schemas.catalog import ProxyChanged
 from chargehand_schemas.hosts import HostCheckedIn
 from chargehand_schemas.proxies import AgentEvent
@@ -45,7 +44,7 @@ from chargehand_dispatcher.core.table import AgentLost, AgentRestarted
 
 from .database import open_database
 from .intake import is_in_place, may_say, of_another_proxy, out_of_place
-from .rows import OutboxRow
+from .rows import OutboxRow, messages_of
 from .settings import DispatcherSettings
 from .store import GROUP, DispatcherStore, InboxGroup, LostPartition, MissingMessages
 from .taking import Taking
@@ -343,14 +342,8 @@ class Dispatcher:
 
     async def _publish(self, rows: list[OutboxRow]) -> None:
         self._publishing_since = self._publishing_since or time.monotonic()
-        outgoing = [
-            Outgoing(DISPATCH_EVENTS.name, str(item.job_invocation_id), item, document=document)
-            for row in rows
-            for item, document in zip(row.items, row.documents, strict=True)
-            if isinstance(item, InvocationItem)
-        ]
         try:
-            await self._publisher.publish(outgoing)
+            await self._publisher.publish_packed(messages_of(rows))
         except PublishFailed as failure:
             self._context.log.error("outbox_is_stuck", why=str(failure))
             await asyncio.sleep(1)

@@ -364,11 +364,11 @@ class DispatcherStore:
     def _drop_said(self, ids: set[UUID], told: set[UUID], touched: set[UUID], partition: int) -> None:
         left: deque[OutboxRow] = deque()
         for row in self._unpublished[partition]:
-            items = tuple(item for item in row.items if item.id not in ids and not is_given_way(item, told, touched))
+            items = [item for item in row.items if item.id not in ids and not is_given_way(item, told, touched)]
             if items:
                 left.append(OutboxRow.of(row.partition, row.number, row.at_us, items))
             else:
-                self._database.execute("delete from outbox where partition = ? and number = ?", row.key)
+                self._database.execute("delete from outbox where partition = ? and number = ?", row.place)
         self._unpublished[partition] = left
 
     def tidy(self) -> None:
@@ -649,7 +649,7 @@ class DispatcherStore:
                 if filled >= limit:
                     break
                 found.append(row)
-                filled += len(row.items)
+                filled += len(row.documents)
         return found
 
     def published(self, rows: Iterable[OutboxRow], ends: Mapping[int, Mark] = {}) -> None:
@@ -719,7 +719,7 @@ class DispatcherStore:
     def numbers(self) -> dict[str, int]:
         """Figures for the metrics: items in the outbox, job tasks that wait and that hold a slot by state. Those that wait are
         what their invocations miss, and never counted one by one: there may be a million."""
-        outbox = sum(len(row.items) for waiting in self._unpublished.values() for row in waiting)
+        outbox = sum(len(row.documents) for waiting in self._unpublished.values() for row in waiting)
         partitions = self.owned()
         if not partitions:
             return {"outbox": outbox}
