@@ -6,12 +6,12 @@ what is simulated is what runs. No I/O; the time is given.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from uuid import UUID
 
-from chargehand_schemas.base import InvocationItem, Item, JobTaskItem
+from chargehand_schemas.base import MAX_ITEMS_PER_MESSAGE, InvocationItem, Item, JobTaskItem
 from chargehand_schemas.dispatch import (
     AttemptDue,
     ConcurrencyChanged,
@@ -39,10 +39,12 @@ from chargehand_schemas.planning import (
 )
 from chargehand_schemas.reasons import JobTaskStatus, Reason
 
+from .alike import AnswerToAll, Same
 from .invocation import (
     Invocation,
     ask_for_chunks,
     count,
+    count_alike,
     edit,
     end,
     give_up_plan,
@@ -298,6 +300,15 @@ class Desk:
             self._put(count(self.invocations[job_invocation_id], verdicts))
             self.look_at_invocation(job_invocation_id)
 
+    def end_alike(self, job_invocation_id: UUID, answer: AnswerToAll, job_tasks: Sequence[Same]) -> None:
+        """Job tasks that wait and were never dispatched have their verdict, all the same one; their rows are the store's to change.
+        Not of a rolling invocation, where each counts by its place."""
+        for start in range(0, len(job_tasks), MAX_ITEMS_PER_MESSAGE):
+            self.said.append(answer.said_of(job_tasks[start : start + MAX_ITEMS_PER_MESSAGE]))
+        verdict = answer.verdict
+        self._put(count_alike(self.invocations[job_invocation_id], verdict.status, verdict.reason, len(job_tasks)))
+        self.look_at_invocation(job_invocation_id)
+
     def circumstances(self, job_task: JobTask) -> Circumstances:
         """What holds for one job task now: for most the same as for all others of their invocation and proxy."""
         place = (job_task.job_invocation_id.int, job_task.proxy)
@@ -311,6 +322,10 @@ class Desk:
         if heard_at is None and last_check_in is None:
             return known
         return replace(known, heard_at=heard_at, last_check_in=last_check_in)
+
+    def circumstances_of_all(self, job_invocation_id: UUID) -> Circumstances:
+        """What holds for job tasks of an invocation that were never dispatched: no proxy, agent or check-in matters to them."""
+        return self._common_to(self.invocations[job_invocation_id], "")
 
     def _common_to(self, invocation: Invocation, proxy: str) -> Circumstances:
         around = self.surroundings

@@ -206,20 +206,30 @@ def _job_task(invocation: Invocation, planned: PlannedJobTask, start: datetime) 
 
 def count(invocation: Invocation, verdicts: Iterable[JobTaskEnded]) -> Invocation:
     """Verdicts are in. A rolling invocation with too many failures is halted by the first one too many."""
+    if invocation.properties.rolling is None:
+        return _added(invocation, Counter((verdict.status, verdict.reason) for verdict in verdicts))
     for verdict in verdicts:
-        invocation = _count(invocation, verdict)
+        invocation = _count_rolling(invocation, verdict)
     return invocation
 
 
-def _count(invocation: Invocation, verdict: JobTaskEnded) -> Invocation:
+def count_alike(invocation: Invocation, status: JobTaskStatus, reason: Reason | None, number: int) -> Invocation:
+    """So many verdicts that are alike are in, of an invocation that is not rolling."""
+    return _added(invocation, {(status, reason): number})
+
+
+def _added(invocation: Invocation, verdicts: Mapping[tuple[JobTaskStatus, Reason | None], int]) -> Invocation:
     counts, reasons = Counter(invocation.counts), Counter(invocation.reasons)
-    counts[verdict.status.value] += 1
-    if verdict.reason is not None:
-        reasons[verdict.reason.value] += 1
-    released = invocation.released
-    counted = replace(invocation, counts=dict(counts), reasons=dict(reasons))
-    if released is None:
-        return counted
+    for (status, reason), number in verdicts.items():
+        counts[status.value] += number
+        if reason is not None:
+            reasons[reason.value] += number
+    return replace(invocation, counts=dict(counts), reasons=dict(reasons))
+
+
+def _count_rolling(invocation: Invocation, verdict: JobTaskEnded) -> Invocation:
+    released = invocation.released or 0
+    counted = _added(invocation, {(verdict.status, verdict.reason): 1})
     if verdict.ordinal >= released:
         counted = replace(counted, ahead=counted.ahead | {verdict.ordinal})
     return _halted_by(_caught_up(counted), verdict)

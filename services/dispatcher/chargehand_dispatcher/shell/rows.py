@@ -16,11 +16,13 @@ from uuid import UUID
 from chargehand_schemas import dispatch
 from chargehand_schemas.base import MAX_ITEMS_PER_MESSAGE, MAX_MESSAGE_BYTES, InvocationItem, Item
 from chargehand_schemas.batches import Outgoing, Packed, pack, put_together
+from chargehand_schemas.dispatch import JobTaskEnded
 from chargehand_schemas.properties import ExecutionProperties
 from chargehand_schemas.reasons import JobTaskStatus, Reason
 from chargehand_schemas.topics import DISPATCH_EVENTS
 from pydantic_core import from_json, to_json
 
+from chargehand_dispatcher.core.alike import ManyEnded, Same
 from chargehand_dispatcher.core.invocation import Invocation
 from chargehand_dispatcher.core.job_task import JobTask, State
 
@@ -84,6 +86,19 @@ def job_task_row(job_task: JobTask, partition: int, look_at: datetime | None) ->
         int(job_task.is_cancelling),
         _job_task_body(job_task),
     )
+
+
+def body_after_all(ended: JobTask) -> str:
+    """What the body of a job task that was never dispatched has to end in, instead of its last bracket, to be as this one."""
+    name, body = to_json(ended.host_name).decode(), _job_task_body(ended)
+    return body.removeprefix(f"[{name}")
+
+
+def never_dispatched(job_task_id: bytes, host_id: bytes, ordinal: int, body: str) -> Same | None:
+    """What a row tells of a job task that was never dispatched; None: it was."""
+    if len(from_json(body)) != _WAITS_FOR_ITS_FIRST:
+        return None
+    return Same(job_task_id, host_id, body[1:-1], ordinal)
 
 
 def _job_task_body(job_task: JobTask) -> str:
@@ -234,6 +249,10 @@ class OutboxRow:
         documents = tuple(item.model_dump_json().encode() for item in items)
         return cls(partition, number, at_us, type(first), key, (str(first.id), str(last.id)), documents)
 
+    @classmethod
+    def of_many(cls, partition: int, number: int, at_us: int, many: ManyEnded) -> OutboxRow:
+        return cls(partition, number, at_us, JobTaskEnded, str(many.job_invocation_id), many.ids, many.documents)
+
     @property
     def place(self) -> tuple[int, int]:
         return self.partition, self.number
@@ -247,7 +266,10 @@ class OutboxRow:
 def outbox_rows(partition: int, items: Iterable[Item], at_us: int, first: int) -> list[OutboxRow]:
     """Items of one partition in their order, a row for each message to be; numbered from `first` on."""
     rows: list[OutboxRow] = []
-    for _, run in groupby(items, key=type):
+    for kind, run in groupby(items, key=type):
+        if kind is ManyEnded:
+            rows += [OutboxRow.of_many(partition, first + len(rows) + n, at_us, one) for n, one in enumerate(run)]  # type: ignore[arg-type]
+            continue
         some = list(run)
         for start in range(0, len(some), MAX_ITEMS_PER_MESSAGE):
             rows.append(OutboxRow.of(partition, first + len(rows), at_us, some[start : start + MAX_ITEMS_PER_MESSAGE]))

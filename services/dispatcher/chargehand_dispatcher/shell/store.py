@@ -21,6 +21,7 @@ from chargehand_schemas.base import InvocationItem, Item, JobTaskItem
 from chargehand_schemas.planning import JobInvocationCancelRequested, JobTasksPlanned
 from chargehand_schemas.topics import DISPATCH_EVENTS, EXECUTION_EVENTS, PLANNING_EVENTS
 
+from chargehand_dispatcher.core.alike import answer_to_all
 from chargehand_dispatcher.core.claims import Queue, choose
 from chargehand_dispatcher.core.engine import (
     Claimed,
@@ -33,7 +34,7 @@ from chargehand_dispatcher.core.engine import (
 )
 from chargehand_dispatcher.core.invocation import Invocation
 from chargehand_dispatcher.core.job_task import SLOT_STATES, JobTask, State
-from chargehand_dispatcher.core.table import AgentLost, AgentRestarted, CheckedIn, Event
+from chargehand_dispatcher.core.table import AgentLost, AgentRestarted, CancelRequested, CheckedIn, Event, Halted
 
 from .database import Database, Row
 from .rows import (
@@ -44,11 +45,13 @@ from .rows import (
     OutboxRow,
     as_us,
     at_us,
+    body_after_all,
     from_us,
     invocation_of,
     invocation_row,
     job_task_of,
     job_task_row,
+    never_dispatched,
     outbox_row_of,
     outbox_rows,
     outbox_values,
@@ -57,6 +60,7 @@ from .schema import BYTES, STEPS
 
 GROUP = "chargehand.dispatcher"
 SWEEP = 2000
+SWEEP_ALIKE = 5000
 CLAIM = 500
 MOST_FLYING = 10_000
 """So many job tasks that hold a slot are kept in memory as well; of those that wait none is."""
@@ -472,9 +476,12 @@ class DispatcherStore:
             self._database.execute("delete from queue where job_invocation_id = ?", (one,))
             left = self._database.execute("select 1 from job_task where job_invocation_id = ? limit 1", (one,))
             return SWEEP if left else 0
+        event = word_to_all(known)
+        alike = self._sweep_alike(desk, known, event)
+        if alike >= SWEEP_ALIKE:
+            return alike
         waits = f"{_JOB_TASKS}job_invocation_id = ? and state in ('waiting', 'check_in')"
         rows = self._database.execute(f"{waits} limit {SWEEP}", (one,))
-        event = word_to_all(known)
         self._apply_to(desk, rows, event)
         if known.is_cancelled and len(rows) < SWEEP:
             flying = f"{_JOB_TASKS}job_invocation_id = ? and {_IN_FLIGHT} and is_cancelling = 0 limit {SWEEP}"
@@ -482,7 +489,29 @@ class DispatcherStore:
             self._apply_to(desk, more, event)
             rows = [*rows, *more]
         self._save(desk)
-        return min(len(rows), SWEEP)
+        return alike + min(len(rows), SWEEP)
+
+    def _sweep_alike(self, desk: Desk, known: Invocation, event: CancelRequested | Halted) -> int:
+        """Of those that wait, the ones that were never dispatched are answered at once: the rule is asked for one of them."""
+        if known.properties.rolling is not None:
+            return 0
+        one = known.job_invocation_id
+        question = "select job_task_id, host_id, ordinal, body from job_task where job_invocation_id = ? and state = 'waiting'"
+        rows = self._database.execute(f"{question} limit {SWEEP_ALIKE}", (one.bytes,))
+        alike = [same for row in rows if (same := never_dispatched(*row)) is not None]
+        if not alike:
+            return 0
+        answer = answer_to_all(one, event, desk.circumstances_of_all(one))
+        body, state = body_after_all(answer.ended), answer.ended.state.value
+        self._database.change(
+            "job_task",
+            ("state", "body"),
+            "job_task_id",
+            [(state, f"[{same.host_name}{body}", same.job_task_id) for same in alike],
+        )
+        desk.end_alike(one, answer, alike)
+        self._save(desk)
+        return len(alike)
 
     # --- claims
 
