@@ -18,7 +18,7 @@ from uuid import UUID
 
 from benchmarks.figures import Figure, at_most, percentile
 from benchmarks.place import Place, Size, WrongResult
-from benchmarks.stage import STORES, PlayedAgents, Plan, Running, Stage, staged
+from benchmarks.stage import STORES, Plan, PlayedAgents, Running, Stage, staged
 from chargehand_chassis.clock import now
 from chargehand_schemas.base import Item
 from chargehand_schemas.dispatch import AttemptDue, JobInvocationEnded, JobTaskEnded
@@ -88,7 +88,9 @@ class _Ledger:
             raise WrongResult(f"{self.most_held} slots held, limit {limit}")
         if min(self.late) < -0.000_002:
             raise WrongResult(f"issued {-min(self.late)} s before it was due")
-        if any(later < earlier - timedelta(microseconds=2) for earlier, later in zip(self.due, self.due[1:], strict=False)):
+        if any(
+            later < earlier - timedelta(microseconds=2) for earlier, later in zip(self.due, self.due[1:], strict=False)
+        ):
             raise WrongResult("issued in another order than that of due times: it knows other due times than ours")
 
 
@@ -162,9 +164,14 @@ def _figures(name: str, runs: tuple[_Run, ...], shape: _Shape) -> list[Figure]:
     return [
         Figure(f"{name}: CPU of the dispatcher", "ms/job task", tuple(r.cpu_ms for r in runs), at_most(_MOST_CPU_MS)),
         Figure(f"{name}: memory", "MiB PSS", tuple(r.pss_mib for r in runs), at_most(_MOST_PSS_MIB)),
-        Figure(f"{name}: most slots held", "slots", tuple(float(r.most_held) for r in runs), at_most(shape.concurrency)),
         Figure(
-            f"{name}: due times in {_BINS} parts, chi-square", "", tuple(r.chi_square for r in runs), at_most(_CHI_SQUARE_MOST)
+            f"{name}: most slots held", "slots", tuple(float(r.most_held) for r in runs), at_most(shape.concurrency)
+        ),
+        Figure(
+            f"{name}: due times in {_BINS} parts, chi-square",
+            "",
+            tuple(r.chi_square for r in runs),
+            at_most(_CHI_SQUARE_MOST),
         ),
         Figure(f"{name}: issued after the due time, p50", "s", tuple(r.late_s for r in runs)),
     ]

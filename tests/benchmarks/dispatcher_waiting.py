@@ -16,7 +16,7 @@ from uuid import UUID
 
 from benchmarks.figures import Figure, Limit, at_most
 from benchmarks.place import Place, Size, WrongResult
-from benchmarks.stage import STORES, PlayedAgents, Plan, Running, Stage, staged
+from benchmarks.stage import STORES, Plan, PlayedAgents, Running, Stage, staged
 from chargehand_chassis.clock import now
 from chargehand_schemas.base import Item
 from chargehand_schemas.dispatch import AttemptDue, JobInvocationEnded, JobTaskEnded, JobTaskStatusChanged
@@ -98,7 +98,7 @@ def measure(place: Place) -> list[Figure]:
 
 async def _run(place: Place, store: str) -> list[Figure]:
     shape = _SHAPES[place.size]
-    async with staged(place, store) as stage:
+    async with staged(place, store, PROXY_CONCURRENCY=str(2 * shape.due)) as stage:
         course = _Course(stage, shape, stage.start_dispatcher())
         async with stage.listening(), course.agents.playing():
             few = course.running.pss_mib()

@@ -59,7 +59,13 @@ class AnswerToAll:
             ids.append(identity)
             documents.append(
                 pattern
-                % {"id": identity, "task": job_task_id, "host": _as_text(one.host_id.hex()), "name": one.host_name, "n": one.ordinal}
+                % {
+                    "id": identity,
+                    "task": job_task_id,
+                    "host": _as_text(one.host_id.hex()),
+                    "name": one.host_name,
+                    "n": one.ordinal,
+                }
             )
         return ManyEnded.model_construct(
             id=UUID(ids[0]),

@@ -189,7 +189,9 @@ class PostgresDatabase:
         arrays = ", ".join(f"%b::{types[column]}[]" for column in (*columns, key))
         changes = ", ".join(f"{column} = new.{column}" for column in columns)
         names = ", ".join((*columns, key))
-        statement = f"update {table} set {changes} from unnest({arrays}) as new ({names}) where {table}.{key} = new.{key}"  # noqa: S608 (our own names)
+        statement = (
+            f"update {table} set {changes} from unnest({arrays}) as new ({names}) where {table}.{key} = new.{key}"  # noqa: S608 (our own names)
+        )
         self._connection.execute(statement, [list(values) for values in zip(*rows, strict=True)])
 
     def _types_of(self, table: str) -> dict[str, str]:

@@ -5,9 +5,11 @@ Owns the checks that need no state: who speaks, and whether it is said where the
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from chargehand_chassis.kafka import Received, Rejected, partition_of
+from chargehand_chassis.kafka import Received, Rejected, TopicPartition, partition_of
+from chargehand_chassis.kafka.records import KafkaRecord
 from chargehand_schemas.base import InvocationItem, Item
 from chargehand_schemas.execution import AttemptFact
 from chargehand_schemas.reasons import DeadLetterReason
@@ -26,6 +28,23 @@ def is_in_place(message: Received, item: Item, partitions: int) -> bool:
     if not isinstance(item, InvocationItem):
         return True
     return partition_of(str(item.job_invocation_id), partitions) == message.partition
+
+
+def parts_of(
+    records: Mapping[TopicPartition, Sequence[KafkaRecord]], most_bytes: int
+) -> Iterator[dict[TopicPartition, list[KafkaRecord]]]:
+    """Records of several partitions in parts of about so many bytes, each partition in its order."""
+    part: dict[TopicPartition, list[KafkaRecord]] = {}
+    filled = 0
+    for partition, some in records.items():
+        for record in some:
+            if part and filled >= most_bytes:
+                yield part
+                part, filled = {}, 0
+            part.setdefault(partition, []).append(record)
+            filled += len(record.value or b"")
+    if part:
+        yield part
 
 
 def of_another_proxy(message: Received, record: Any) -> Rejected:

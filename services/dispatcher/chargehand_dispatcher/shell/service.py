@@ -43,7 +43,7 @@ from chargehand_dispatcher.core.rules import Timers
 from chargehand_dispatcher.core.table import AgentLost, AgentRestarted
 
 from .database import open_database
-from .intake import is_in_place, may_say, of_another_proxy, out_of_place
+from .intake import is_in_place, may_say, of_another_proxy, out_of_place, parts_of
 from .rows import OutboxRow, messages_of
 from .settings import DispatcherSettings
 from .store import GROUP, DispatcherStore, InboxGroup, LostPartition, MissingMessages
@@ -58,8 +58,10 @@ _COMMIT_EVERY_S = 1.0
 _FLUSH_AFTER_S = 1.0
 _TIDY_EVERY_S = 10.0
 _LOG_WITHIN_S = 10.0
+_MOST_AT_ONCE_BYTES = 1024 * 1024
+"""Of messages in one transaction: what is worked on is in memory, and a plan has 500 job tasks a message."""
 _REST_FOR_EACH_S = 0.000_25
-_LONGEST_REST_S = 0.05
+_LONGEST_REST_S = 0.1
 """After a group of so many items the next is left to grow for a while: what comes in small groups costs a transaction each. One
 alone keeps nobody waiting."""
 
@@ -99,6 +101,7 @@ class Dispatcher:
         self._readable_since: datetime | None = None
         self._publishing_since: float | None = None
         self._looked_at = 0.0
+        self._assignments = 0
         self._origins: list[tuple[Received, Any, Sequence[Item]]] = []
         self._stopped: dict[int, str] = {}
 
@@ -200,6 +203,7 @@ class Dispatcher:
     # --- partitions
 
     async def _assigned(self, assigned: list[TopicPartition]) -> dict[TopicPartition, int]:
+        self._assignments += 1
         numbers = sorted({tp.partition for tp in assigned})
         taking = Taking(self._settings, self._keyring, self.reader, self.store, self.in_thread, self.around, self.group)
         positions, stopped = await taking.take(numbers)
@@ -236,10 +240,13 @@ class Dispatcher:
             watchdog.beat()
             records = await self.reader.getmany(timeout_ms=1000, max_records=100)
             await self._keyring.meet(record for some in records.values() for record in some)
-            groups = [
-                await self.group(tp, some) for tp, some in records.items() if some and tp.partition not in self._stopped
-            ]
-            if groups:
+            open_ones = {tp: some for tp, some in records.items() if tp.partition not in self._stopped}
+            assignments = self._assignments
+            for part in parts_of(open_ones, _MOST_AT_ONCE_BYTES):
+                watchdog.beat()
+                groups = [await self.group(tp, some) for tp, some in part.items()]
+                if assignments != self._assignments:
+                    break  # all is read again, from the positions of the store
                 await self._take(groups)
                 self._uncommitted |= {TopicPartition(g.topic, g.partition): g.next_offset for g in groups}
                 items = sum(len(group.items) for group in groups)

@@ -496,7 +496,9 @@ class DispatcherStore:
         if known.properties.rolling is not None:
             return 0
         one = known.job_invocation_id
-        question = "select job_task_id, host_id, ordinal, body from job_task where job_invocation_id = ? and state = 'waiting'"
+        question = (
+            "select job_task_id, host_id, ordinal, body from job_task where job_invocation_id = ? and state = 'waiting'"
+        )
         rows = self._database.execute(f"{question} limit {SWEEP_ALIKE}", (one.bytes,))
         alike = [same for row in rows if (same := never_dispatched(*row)) is not None]
         if not alike:
@@ -669,7 +671,7 @@ class DispatcherStore:
 
     # --- outbox
 
-    def outbox(self, limit: int = 2000) -> list[OutboxRow]:
+    def outbox(self, limit: int = 10_000) -> list[OutboxRow]:
         """The oldest rows of owned partitions that are not published, each partition in order, of about so many items."""
         found: list[OutboxRow] = []
         for partition in self.owned():
