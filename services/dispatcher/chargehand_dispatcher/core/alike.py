@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from hashlib import sha1
+from typing import NamedTuple
 from uuid import UUID
 
 from chargehand_schemas.base import InvocationItem
@@ -31,8 +32,7 @@ class ManyEnded(InvocationItem):
     ids: tuple[str, str]
 
 
-@dataclass(frozen=True, slots=True)
-class Same:
+class Same(NamedTuple):
     """A job task as far as it differs from its like: ids as their 16 bytes, the name of its host as JSON."""
 
     job_task_id: bytes

@@ -96,7 +96,8 @@ def body_after_all(ended: JobTask) -> str:
 
 def never_dispatched(job_task_id: bytes, host_id: bytes, ordinal: int, body: str) -> Same | None:
     """What a row tells of a job task that was never dispatched; None: it was."""
-    if len(from_json(body)) != _WAITS_FOR_ITS_FIRST:
+    may_be_longer = '",' in body
+    if may_be_longer and len(from_json(body)) != _WAITS_FOR_ITS_FIRST:
         return None
     return Same(job_task_id, host_id, body[1:-1], ordinal)
 
