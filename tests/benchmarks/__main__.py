@@ -19,6 +19,8 @@ from pathlib import Path
 
 from benchmarks import (
     black_holes,
+    dispatcher_load,
+    dispatcher_waiting,
     fleet,
     idle,
     latency,
@@ -33,6 +35,7 @@ from benchmarks import (
 from benchmarks.figures import Figure, table
 from benchmarks.place import Place, Size, WrongResult
 from support.netns import NoNamespaces
+from support.postgres import NoPostgres
 from support.processes import SESSION_VARIABLE, kill, ours
 from support.sshd import NoSshd
 from support.users import throw_away_user
@@ -49,6 +52,8 @@ BENCHMARKS: Mapping[str, Measure] = {
     "tarpits": tarpits.measure,
     "black-holes": black_holes.measure,
     "output-rate": output_rate.measure,
+    "dispatcher-load": dispatcher_load.measure,
+    "dispatcher-waiting": dispatcher_waiting.measure,
     "idle": idle.measure,
     "start-up": start_up.measure,
 }
@@ -91,7 +96,7 @@ def _measure(name: str, place: Place) -> bool:
     print(f"## {name}\n", flush=True)
     try:
         figures = BENCHMARKS[name](place)
-    except (NoSshd, NoNamespaces, WrongResult) as error:
+    except (NoSshd, NoNamespaces, NoPostgres, WrongResult) as error:
         print(f"Not measured: {error}\n", flush=True)
         return not isinstance(error, WrongResult)
     minutes = (time.monotonic() - began) / 60

@@ -16,7 +16,7 @@ from uuid import UUID
 
 from benchmarks.figures import Figure, Limit, at_most
 from benchmarks.place import Place, Size, WrongResult
-from benchmarks.stage import STORES, Plan, PlayedAgents, Running, Stage, staged
+from benchmarks.stage import Plan, PlayedAgents, Running, Stage, staged, stores
 from chargehand_chassis.clock import now
 from chargehand_schemas.base import Item
 from chargehand_schemas.dispatch import AttemptDue, JobInvocationEnded, JobTaskEnded, JobTaskStatusChanged
@@ -93,7 +93,7 @@ class _Start:
 
 def measure(place: Place) -> list[Figure]:
     """Figures of each store, with everything waiting."""
-    return [figure for store in STORES for figure in asyncio.run(_run(place, store))]
+    return [figure for store in stores(place.size) for figure in asyncio.run(_run(place, store))]
 
 
 async def _run(place: Place, store: str) -> list[Figure]:

@@ -18,7 +18,7 @@ from typing import Any
 from uuid import UUID, uuid4
 
 import psutil
-from benchmarks.place import Place, WrongResult
+from benchmarks.place import Place, Size, WrongResult
 from benchmarks.usage import pss_mib
 from chargehand_chassis.clock import now
 from chargehand_chassis.kafka import KeyringFollower, Received, TopicFollower, partition_of
@@ -46,7 +46,7 @@ from support.waiting import wait_until
 PROXY = "local"
 AGENT = "agent-local"
 DISPATCHER = "from chargehand_dispatcher.shell.service import main; raise SystemExit(main())"
-STORES = ("SQLite", "PostgreSQL")
+SQLITE, POSTGRESQL = "SQLite", "PostgreSQL"
 _CHUNK = 500
 _CHUNKS_AT_ONCE = 20
 _READY_WITHIN = timedelta(seconds=60)
@@ -237,12 +237,12 @@ class Stage:
 
 @contextlib.asynccontextmanager
 async def staged(place: Place, store: str, **settings: str) -> AsyncIterator[Stage]:
-    """A stage with an empty store of this kind (one of STORES), the dispatcher not started. NoPostgres if there is none."""
+    """A stage with an empty store of this kind (SQLITE or POSTGRESQL), the dispatcher not started. NoPostgres if there is none."""
     with contextlib.ExitStack() as stack:
         directory = stack.enter_context(place.directory())
         address = place.broker or stack.enter_context(running_kafka()).address
         url = ""
-        if store == "PostgreSQL":
+        if store == POSTGRESQL:
             server = stack.enter_context(running_postgres())
             url = server.create_database()
         installation = Installation(address, directory / "stage", store_url=url)
@@ -251,6 +251,11 @@ async def staged(place: Place, store: str, **settings: str) -> AsyncIterator[Sta
             yield Stage(installation, settings)
         finally:
             await installation.close()
+
+
+def stores(size: Size) -> tuple[str, ...]:
+    """Both; the short size only shows that a benchmark works."""
+    return (SQLITE,) if size is Size.SHORT else (SQLITE, POSTGRESQL)
 
 
 # --- the agents
