@@ -56,6 +56,8 @@ def _ids(text: str) -> frozenset[UUID]:
     return frozenset(UUID(one) for one in text.split(",")) if text else frozenset()
 
 
+_FRAME_BYTES = 16
+
 JOB_TASK_COLUMNS = (
     "job_task_id", "partition", "job_invocation_id", "host_id", "proxy", "ordinal", "state", "due_at", "look_at",
     "is_cancelling", "body",
@@ -245,10 +247,19 @@ class OutboxRow:
 
     @classmethod
     def of(cls, partition: int, number: int, at_us: int, items: Sequence[Item]) -> OutboxRow:
+        """Of items of one type."""
+        documents = [item.model_dump_json().encode() for item in items]
+        return cls.written(partition, number, at_us, items, documents)
+
+    @classmethod
+    def written(
+        cls, partition: int, number: int, at_us: int, items: Sequence[Item], documents: Sequence[bytes]
+    ) -> OutboxRow:
+        """Of items whose JSON is there."""
         first, last = items[0], items[-1]
         key = str(first.job_invocation_id) if isinstance(first, InvocationItem) else str(first.id)
-        documents = tuple(item.model_dump_json().encode() for item in items)
-        return cls(partition, number, at_us, type(first), key, (str(first.id), str(last.id)), documents)
+        ids = (str(first.id), str(last.id))
+        return cls(partition, number, at_us, type(first), key, ids, tuple(documents))
 
     @classmethod
     def of_many(cls, partition: int, number: int, at_us: int, many: ManyEnded) -> OutboxRow:
@@ -268,13 +279,29 @@ def outbox_rows(partition: int, items: Iterable[Item], at_us: int, first: int) -
     """Items of one partition in their order, a row for each message to be; numbered from `first` on."""
     rows: list[OutboxRow] = []
     for kind, run in groupby(items, key=type):
-        if kind is ManyEnded:
-            rows += [OutboxRow.of_many(partition, first + len(rows) + n, at_us, one) for n, one in enumerate(run)]  # type: ignore[arg-type]
-            continue
         some = list(run)
-        for start in range(0, len(some), MAX_ITEMS_PER_MESSAGE):
-            rows.append(OutboxRow.of(partition, first + len(rows), at_us, some[start : start + MAX_ITEMS_PER_MESSAGE]))
+        if kind is ManyEnded:
+            rows += [OutboxRow.of_many(partition, first + len(rows) + n, at_us, one) for n, one in enumerate(some)]  # type: ignore[arg-type]
+            continue
+        documents = [item.model_dump_json().encode() for item in some]
+        for start, end in _cuts(documents):
+            row = OutboxRow.written(partition, first + len(rows), at_us, some[start:end], documents[start:end])
+            rows.append(row)
     return rows
+
+
+def _cuts(documents: Sequence[bytes]) -> Iterator[tuple[int, int]]:
+    """From where to where documents fit into one message; one that is too large is alone."""
+    start = filled = 0
+    for place, document in enumerate(documents):
+        size = len(document) + 1
+        if place > start and (
+            place - start == MAX_ITEMS_PER_MESSAGE or filled + size + _FRAME_BYTES > MAX_MESSAGE_BYTES
+        ):
+            yield start, place
+            start, filled = place, 0
+        filled += size
+    yield start, len(documents)
 
 
 OUTBOX_COLUMNS = ("partition", "number", "at", "model", "items")
@@ -291,9 +318,6 @@ def outbox_row_of(values: Sequence[Any]) -> OutboxRow:
     partition, number, at, model, items = values
     kind: type[Item] = getattr(dispatch, model)
     return OutboxRow.of(partition, number, at, [kind.model_validate(item) for item in from_json(items)])
-
-
-_FRAME_BYTES = 16
 
 
 def messages_of(rows: Iterable[OutboxRow]) -> Iterator[Packed]:
