@@ -14,7 +14,7 @@ from chargehand_dispatcher.shell.database import Database, PostgresDatabase, Sql
 from chargehand_dispatcher.shell.schema import STEPS
 from chargehand_dispatcher.shell.store import DispatcherStore, InboxGroup, LostPartition
 from chargehand_schemas.base import Item
-from chargehand_schemas.dispatch import AttemptDue
+from chargehand_schemas.dispatch import AttemptDue, JobInvocationEnded, JobTaskEnded
 from chargehand_schemas.execution import AttemptEnded, AttemptReleased
 from chargehand_schemas.hosts import HostCheckedIn
 from chargehand_schemas.ids import job_task_id
@@ -332,3 +332,64 @@ def test_a_failed_transaction_leaves_everything_as_it_was(store: DispatcherStore
         store.take(groups, around())
     assert (store.outbox(), store.numbers()) == before
     assert store.acquire(0)[0] == {TOPIC: 1}
+
+
+def test_a_store_of_an_older_schema_goes_on_with_what_it_holds(
+    connect: Callable[[], Database], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("chargehand_dispatcher.shell.store.STEPS", STEPS[:2])
+    old = DispatcherStore(connect())
+    old.acquire(0)
+    Inbox(old).take(scheduled(concurrency=2), plan(5))
+    old.close()
+    monkeypatch.undo()
+    new = DispatcherStore(connect())
+    new.acquire(0)
+    assert new.claim(around()) == 2
+    assert new.numbers() == {"outbox": 3, "due": 2, "waiting": 3}
+    new.close()
+
+
+def test_how_many_wait_is_known_through_all_that_happens_to_them(
+    store: DispatcherStore, connect: Callable[[], Database]
+) -> None:
+    inbox = Inbox(store)
+    inbox.take(scheduled(concurrency=4, tries=2), plan(10))
+    store.claim(around())
+    inbox.take(ended(0), ended(1, code=1))
+    assert {name: count for name, count in store.numbers().items() if name != "outbox"} == {"due": 2, "waiting": 7}
+    again = DispatcherStore(connect())
+    again.acquire(0)
+    assert {name: count for name, count in again.numbers().items() if name != "outbox"} == {"due": 2, "waiting": 7}
+    again.close()
+
+
+def test_what_a_failed_transaction_did_is_not_remembered(store: DispatcherStore) -> None:
+    """Job tasks that hold a slot are in memory too: as they are in the store."""
+    inbox = Inbox(store)
+    inbox.take(scheduled(), plan(1))
+    store.claim(around())
+    with pytest.raises((sqlite3.IntegrityError, psycopg.IntegrityError)):
+        store.take([InboxGroup(0, TOPIC, 9, (ended(0),)), InboxGroup(0, None, 9, ())], around())  # type: ignore[arg-type]
+    store.acquire(0)
+    inbox.take(ended(0))
+    assert models(store)["JobTaskEnded"] == 1
+
+
+def test_a_cancel_of_very_many_has_one_verdict_for_each_also_of_those_that_were_tried(store: DispatcherStore) -> None:
+    inbox = Inbox(store)
+    inbox.take(scheduled(concurrency=3, tries=2, retry_interval=timedelta(hours=1)), plan(400))
+    store.claim(around())
+    inbox.take(ended(0, code=1), ended(1, code=1), ended(2))
+    inbox.take(
+        JobInvocationCancelRequested(
+            id=uuid4(), time=datetime.now(UTC), job_invocation_id=INVOCATION, command_id=uuid4(), actor="user:ada"
+        )
+    )
+    while store.sweep(around()):
+        pass
+    verdicts = [item for row in store.outbox() for item in row.items if isinstance(item, JobTaskEnded)]
+    assert len({item.job_task_id for item in verdicts}) == len(verdicts) == 400
+    assert sorted(item.attempts for item in verdicts) == [0] * 397 + [1] * 3
+    (end,) = [item for row in store.outbox() for item in row.items if isinstance(item, JobInvocationEnded)]
+    assert end.counts == {"cancelled": 399, "succeeded": 1}
