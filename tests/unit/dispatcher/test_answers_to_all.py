@@ -27,7 +27,7 @@ from hypothesis import strategies as st
 NOON = datetime(2026, 11, 24, 12, tzinfo=UTC)
 INVOCATION = UUID(int=7)
 AT = Circumstances(NOON, ExecutionProperties())
-names = st.text(st.characters(exclude_categories=("Cs",)), max_size=40)
+names = st.text(st.characters(codec="utf-8"), max_size=40)
 words = st.sampled_from((CancelRequested(), Halted('halted at "web1", 100% of {it}')))
 
 
