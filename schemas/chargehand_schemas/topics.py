@@ -5,7 +5,7 @@ Owns the list. What a message of a topic looks like is in its own module and in 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 
 from .reasons import Role
@@ -37,10 +37,10 @@ class Topic:
     is_compacted: bool = False
     is_per_proxy: bool = False
     version: int = 1
+    name: str = field(init=False, compare=False)
 
-    @property
-    def name(self) -> str:
-        return f"{PREFIX}.{self.base}.v{self.version}"
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "name", f"{PREFIX}.{self.base}.v{self.version}")
 
     def of(self, proxy: str) -> str:
         """The topic of one proxy: `chargehand.proxy-commands.PROXY.v1`."""

@@ -9,6 +9,7 @@ from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import datetime
+from typing import NamedTuple
 from uuid import UUID
 
 from chargehand_schemas.base import AttemptItem, InvocationItem, Item
@@ -22,8 +23,7 @@ from chargehand_schemas.topics import DISPATCH_EVENTS, EXECUTION_EVENTS, PLANNIN
 RECORDED_TOPICS = (PLANNING_EVENTS.name, DISPATCH_EVENTS.name, EXECUTION_EVENTS.name, PROGRESS_REPORTS.name)
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
+class Entry(NamedTuple):
     """One item as it stands in a topic. `raw` are the bytes of a ProgressReport."""
 
     topic: str

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import defaultdict, deque
 from collections.abc import Callable, Sequence
+from datetime import datetime
 from typing import NamedTuple
 
 from chargehand_schemas.base import Item
@@ -28,7 +29,7 @@ class Record(NamedTuple):
     """An item in a log. `raw` are the bytes of a ProgressReport."""
 
     offset: int
-    appended_s: float
+    appended_at: datetime
     item: Item
     raw: bytes
 
@@ -114,9 +115,9 @@ class Bus:
         return sent.number >= self._lost_from[key]
 
     def append(self, place: Place, items: Sequence[tuple[Item, bytes]]) -> None:
-        log = self.logs[place]
+        log, now = self.logs[place], self.world.instant()
         for item, raw in items:
-            record = Record(len(log), self.world.now, item, raw)
+            record = Record(len(log), now, item, raw)
             log.append(record)
             self.world.mark(item.id.bytes)
             self.watch(place, record)

@@ -280,7 +280,7 @@ class SimulatedDispatcher(Process):
         check_ins = {}
         for record in records:
             if isinstance(record.item, HostCheckedIn):
-                at = min(record.item.checked_in_at, self.world.instant(record.appended_s))
+                at = min(record.item.checked_in_at, record.appended_at)
                 check_ins[record.item.host_id, record.item.proxy] = at
             elif isinstance(record.item, AgentEvent):
                 event = self.agents.hear(record.item, self.store_clock())

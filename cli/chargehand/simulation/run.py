@@ -6,7 +6,7 @@ Owns what a fault does to whom. What must hold is judged in promises.py while it
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from uuid import UUID
 
@@ -42,6 +42,7 @@ _BY_REPORTED_TIMES = frozenset({"due times", "two at once", "nothing after the v
 LONGEST_S = 4 * 3600.0
 PATIENCE_S = 900.0
 RESTORED_AFTER_S = 8.0
+MOST_ITEMS = 100
 _RECORDED = (PLANNING_EVENTS.name, DISPATCH_EVENTS.name, EXECUTION_EVENTS.name, PROGRESS_REPORTS.name)
 _MOST_TELLING = (EXECUTION_EVENTS.name, PROXY_COMMANDS.of(PROXY))
 _ROLES = {
@@ -389,14 +390,7 @@ class _Run:
     def _judge(self) -> list[BrokenPromise]:
         ended_at = self.world.instant()
         entries = [
-            Entry(
-                place.topic,
-                place.partition,
-                record.offset,
-                self.world.instant(record.appended_s),
-                record.item,
-                record.raw,
-            )
+            Entry(place.topic, place.partition, *record)
             for place in sorted(self.bus.logs)
             if place.topic in _RECORDED
             for record in self.bus.logs[place]
@@ -430,19 +424,13 @@ class _Run:
         model = ReadModel()
         places = [place for place in sorted(self.bus.logs) if place.topic in _RECORDED]
         self.world.random.shuffle(places)
-        again: list[Said] = []
         for place in [*places, *places[:1]]:
-            role, subject = _ROLES[place.topic]
-            for record in self.bus.logs[place]:
-                at = self.world.instant(record.appended_s)
-                said = Said(
-                    place.topic, place.partition, record.offset, role, subject, "", at, (record.item,), record.raw
-                )
-                model.apply(said)
-                if self.world.chance(0.02):
-                    again.append(said)
-        for said in again:
-            model.apply(said)
+            for records in self._messages(self.bus.logs[place]):
+                model.apply(_said(place, records))
+        for place in places:
+            log = self.bus.logs[place]
+            for number in self.world.random.sample(range(len(log)), (len(log) + 49) // 50):
+                model.apply(_said(place, log[number : number + 1]))
         model.finish()
         found = []
         for one, verdict in self.promises.verdicts.items():
@@ -453,6 +441,16 @@ class _Run:
                     BrokenPromise("one verdict", one, f"the read model shows {said_of}, it ended {verdict.status}")
                 )
         return found
+
+    def _messages(self, log: Sequence[Record]) -> Iterator[Sequence[Record]]:
+        """A log as messages: items of one type that follow each other, as many as chance has it."""
+        begin = 0
+        while begin < len(log):
+            end, most = begin + 1, begin + self.world.random.randint(1, MOST_ITEMS)
+            while end < len(log) and end < most and type(log[end].item) is type(log[begin].item):
+                end += 1
+            yield log[begin:end]
+            begin = end
 
     def _judge_output(self) -> list[BrokenPromise]:
         """The reporter's fold of output, in parts of any size and with repeats, holds what the host said was published."""
@@ -493,6 +491,14 @@ class _Run:
         if head != printed[: LIMITS.head_bytes] or not printed.endswith(tail):
             return [BrokenPromise("no lost output", subject, "what is folded is not what the job printed")]
         return []
+
+
+def _said(place: Place, records: Sequence[Record]) -> Said:
+    role, subject = _ROLES[place.topic]
+    first = records[0]
+    raw = b"".join([record.raw for record in records])
+    items = tuple([record.item for record in records])
+    return Said(place.topic, place.partition, first.offset, role, subject, "", first.appended_at, items, raw)
 
 
 def _prints(job_task_id: UUID, attempt: int) -> bytes:

@@ -17,6 +17,11 @@ Action = Callable[[], None]
 LOOK_EVERY = 50
 
 
+def instant_at(at_s: float) -> datetime:
+    """The true time, so many seconds after the beginning of a run."""
+    return EPOCH + timedelta(seconds=at_s)
+
+
 class Crashed(Exception):
     """The process was killed between two of its steps."""
 
@@ -32,12 +37,16 @@ class World:
         self.now = 0.0
         self.story: list[str] | None = [] if is_told else None
         self.digest = 0
-        self._queue: list[tuple[float, int, Action]] = []
+        self._queue: list[tuple[float, int, Action, Process | None, int]] = []
         self._count = 0
+        self._told_at = -1.0
+        self._instant = EPOCH
 
-    def after(self, delay_s: float, action: Action) -> None:
+    def after(self, delay_s: float, action: Action, process: Process | None = None) -> None:
+        """Something happens; at a process, if it is given: see `Process.after`."""
         self._count += 1
-        heapq.heappush(self._queue, (self.now + delay_s, self._count, action))
+        generation = 0 if process is None else process.generation
+        heapq.heappush(self._queue, (self.now + delay_s, self._count, action, process, generation))
 
     def run(self, until_s: float, is_over: Callable[[], bool]) -> None:
         """Until then, or until it is over, or nothing is left to happen."""
@@ -46,15 +55,20 @@ class World:
             count += 1
             if count % LOOK_EVERY == 0 and is_over():
                 return
-            self.now, _, action = heapq.heappop(queue)
+            self.now, _, action, process, generation = heapq.heappop(queue)
             try:
-                action()
+                if process is None:
+                    action()
+                else:
+                    process.act(generation, action)
             except Crashed as crashed:
                 crashed.process.crash()
 
-    def instant(self, at_s: float | None = None) -> datetime:
+    def instant(self) -> datetime:
         """The true time."""
-        return EPOCH + timedelta(seconds=self.now if at_s is None else at_s)
+        if self._told_at != self.now:
+            self._told_at, self._instant = self.now, instant_at(self.now)
+        return self._instant
 
     def between(self, least: float, most: float) -> float:
         return least + (most - least) * self.random.random()
@@ -145,7 +159,7 @@ class Process:
         self.world.tell(f"{self.name} goes on")
         held, self._held = self._held, []
         for of_generation, action in held:
-            self.world.after(0.0, lambda g=of_generation, a=action: self._act(g, a))  # type: ignore[misc]
+            self.world.after(0.0, lambda g=of_generation, a=action: self.act(g, a))  # type: ignore[misc]
 
     def hold_first(self, action: Action) -> None:
         """What it does first when it goes on: it was stopped in the middle of that."""
@@ -153,20 +167,19 @@ class Process:
 
     def after(self, delay_s: float, action: Action) -> None:
         """Let this process do something; not if it has died by then, and later if it stands still."""
-        generation = self.generation
-        self.world.after(delay_s, lambda: self._act(generation, action))
+        self.world.after(delay_s, action, self)
 
-    def _act(self, generation: int, action: Action) -> None:
+    def act(self, generation: int, action: Action) -> None:
+        """Now, if it is still the process that was to do it; later, if it stands still."""
         if generation != self.generation or not self.is_alive:
             return
-        if self.is_stopped:
+        if self.world.now < self.stopped_until:
             self._held.append((generation, action))
             return
-        try:
-            action()
-        except Crashed as crashed:
-            crashed.process.crash()
+        action()
 
     def clock(self) -> datetime:
         """The time by its own clock."""
-        return EPOCH + timedelta(seconds=self.world.now + self.clock_offset_s)
+        if not self.clock_offset_s:
+            return self.world.instant()
+        return instant_at(self.world.now + self.clock_offset_s)

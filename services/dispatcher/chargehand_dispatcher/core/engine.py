@@ -7,7 +7,7 @@ what is simulated is what runs. No I/O; the time is given.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import datetime
 from uuid import UUID
 
@@ -28,6 +28,7 @@ from chargehand_schemas.execution import (
     AttemptReleased,
     AttemptStarted,
 )
+from chargehand_schemas.frozen import replace
 from chargehand_schemas.planning import (
     AttemptRebound,
     AttemptRefused,

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import datetime
 from uuid import UUID
 
@@ -19,6 +19,7 @@ from chargehand_schemas.dispatch import (
     JobTaskEnded,
     PlanChunkMissing,
 )
+from chargehand_schemas.frozen import replace
 from chargehand_schemas.ids import item_id
 from chargehand_schemas.planning import (
     JobInvocationEdited,

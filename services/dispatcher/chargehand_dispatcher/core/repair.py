@@ -6,11 +6,12 @@ Owns both, as values. Which records are gone is found by the shell.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
 
 from chargehand_schemas.base import Item, JobTaskItem
+from chargehand_schemas.frozen import replace
 
 from .invocation import Invocation, end, say_concurrency, say_due
 from .job_task import JobTask, State

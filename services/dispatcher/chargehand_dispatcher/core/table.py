@@ -19,12 +19,13 @@ from chargehand_schemas.execution import (
     AttemptReleased,
     AttemptStarted,
 )
+from chargehand_schemas.frozen import replace
 from chargehand_schemas.planning import AttemptRebound, AttemptRefused, AttemptVoided
 from chargehand_schemas.reasons import JobTaskStatus, NeverStartedWhy, Reason, ReleaseReason
 
 from . import limits
 from .decision import Decision
-from .job_task import SLOT_STATES, JobTask, State, replace
+from .job_task import SLOT_STATES, JobTask, State
 from .over import How, Outcome, end_waiting, has_checked_in, is_pickup_over, outcome_of, over
 from .rules import Circumstances
 from .speech import asking, attempt_due, status_changed

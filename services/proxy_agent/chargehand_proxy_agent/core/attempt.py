@@ -9,10 +9,10 @@ of them is found by its successor in a state these rules know.
 
 from __future__ import annotations
 
-from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import NamedTuple, assert_never
 
+from chargehand_schemas.frozen import replace
 from chargehand_schemas.ids import AttemptId
 from chargehand_schemas.proxy_commands import ProxyCommand, ResumeProxyCommand, RunProxyCommand
 from chargehand_schemas.reasons import NeverStartedWhy, ReleaseReason, Stream

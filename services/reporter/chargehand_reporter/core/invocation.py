@@ -7,12 +7,13 @@ moves it on, in whatever order it comes to be known.
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TypeVar
 from uuid import UUID
 
 from chargehand_schemas.dispatch import ConcurrencyChanged, Halt, JobInvocationDue, JobInvocationEnded
+from chargehand_schemas.frozen import replace
 from chargehand_schemas.planning import (
     JobInvocationAccepted,
     JobInvocationRefused,

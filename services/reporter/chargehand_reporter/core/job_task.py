@@ -8,7 +8,7 @@ report counts once the dispatcher or the binder named its proxy for that attempt
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import assert_never
 from uuid import UUID
@@ -23,6 +23,7 @@ from chargehand_schemas.execution import (
     AttemptReleased,
     AttemptStarted,
 )
+from chargehand_schemas.frozen import replace
 from chargehand_schemas.planning import (
     AttemptBound,
     AttemptRebound,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -16,6 +16,7 @@ from uuid import UUID
 from chargehand_schemas import catalog, dispatch, execution, planning, progress, proxies
 from chargehand_schemas import hosts as observed
 from chargehand_schemas.base import AttemptItem, Item
+from chargehand_schemas.frozen import replace
 from chargehand_schemas.reasons import Role, Stream
 
 from . import catalog as assigned
