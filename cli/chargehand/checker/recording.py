@@ -65,15 +65,17 @@ class Recording:
     def of(cls, entries: Iterable[Entry], ended_at: datetime) -> Recording:
         """Sort entries; those of one partition must come in offset order."""
         invocations: dict[UUID, InvocationLog] = defaultdict(InvocationLog)
-        seen: set[tuple[str, UUID]] = set()
+        seen: dict[str, set[UUID]] = defaultdict(set)
         repeats = 0
         for entry in entries:
-            identity = (entry.topic, entry.item.id)
-            if identity in seen:
-                repeats += 1
-            elif isinstance(entry.item, InvocationItem):
-                seen.add(identity)
-                _file(invocations[entry.item.job_invocation_id], entry)
+            item, ids = entry.item, seen[entry.topic]
+            if isinstance(item, InvocationItem):
+                known = len(ids)
+                ids.add(item.id)
+                if len(ids) == known:
+                    repeats += 1
+                else:
+                    _file(invocations[item.job_invocation_id], entry)
         return cls(dict(invocations), ended_at, repeats)
 
 

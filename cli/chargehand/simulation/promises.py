@@ -90,7 +90,9 @@ class Promises:
 
     def watch(self, topic: str, item: Item, now: datetime) -> None:
         """A record was appended. A repeat is no news, unless it says something else."""
-        if isinstance(item, AttemptNeverStarted):
+        if topic == DISPATCH_EVENTS.name:
+            self._hear_dispatcher(item)
+        elif isinstance(item, AttemptNeverStarted):
             self._hear_never(item)
         elif isinstance(item, JobInvocationScheduled):
             self._properties[item.job_invocation_id] = item.properties
@@ -98,13 +100,14 @@ class Promises:
             self._succeeded.setdefault(item.job_task_id, now)
         elif isinstance(item, HostCheckedIn):
             self._check_ins[item.host_id, item.proxy] = item.checked_in_at
-        if topic != DISPATCH_EVENTS.name:
-            return
+
+    def _hear_dispatcher(self, item: Item) -> None:
         if isinstance(item, JobTaskEnded):
             self._hear_verdict(item)
-        if item.id in self._heard:
-            return
+        known = len(self._heard)
         self._heard.add(item.id)
+        if len(self._heard) == known:
+            return
         if isinstance(item, AttemptDue):
             self._hear_due(item)
         elif isinstance(item, JobTaskStatusChanged) and item.status in _FREES_SLOT:

@@ -399,6 +399,8 @@ class Desk:
 
     def look_at(self, job_task: JobTask) -> datetime | None:
         """When time alone may change this job task."""
+        if job_task.state in (State.WAITING, State.ENDED):
+            return None
         return next_look_at(job_task, self.circumstances(job_task))
 
 

@@ -5,8 +5,9 @@ Owns these values and their defaults (docs/protocol.md, docs/glossary.md).
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import NamedTuple
 
 from chargehand_schemas.properties import ExecutionProperties
 
@@ -25,8 +26,7 @@ class Timers:
     longest_unstarted_wait: timedelta = timedelta(seconds=60)
 
 
-@dataclass(frozen=True, slots=True)
-class Circumstances:
+class Circumstances(NamedTuple):
     """What holds while one event is judged: the time of the store's clock; up to which instant the log has been read, and since
     when it could be read without a break (rule WM); the properties; the last check-in of the host (rule CHK); whether its
     proxy has exactly one agent (rule ONE); when the attempt was last said to be followed; whether its invocation is halted (rolling);
@@ -35,7 +35,7 @@ class Circumstances:
 
     now: datetime
     properties: ExecutionProperties
-    timers: Timers = field(default_factory=Timers)
+    timers: Timers = Timers()
     log_read_to: datetime | None = None
     readable_since: datetime | None = None
     last_check_in: datetime | None = None

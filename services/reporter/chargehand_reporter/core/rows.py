@@ -21,7 +21,10 @@ class Rows(Generic[K, V]):
         yield from (key for key, row in self._now.items() if row is not None)
 
     def get(self, key: K) -> V | None:
-        return self._now[key] if key in self._now else self._loaded.get(key)
+        try:
+            return self._now[key]
+        except KeyError:
+            return self._loaded.get(key)
 
     def put(self, key: K, row: V) -> None:
         self._now[key] = row
