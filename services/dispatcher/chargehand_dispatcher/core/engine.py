@@ -336,7 +336,15 @@ class Desk:
             timers=around.timers,
             log_read_to=around.log_read_to.get(self.places.get(invocation.job_invocation_id, -1)),
             readable_since=around.readable_since,
+<<<<<<< HEAD
             has_single_agent=proxy in around.single_agent_proxies,
+=======
+            last_check_in=self.check_ins.get(job_task.host_id) if self.check_ins else None,
+            has_single_agent=job_task.proxy in around.single_agent_proxies,
+            heard_at=around.heard.get((job_task.job_task_id, job_task.attempt, job_task.proxy))
+            if around.heard
+            else None,
+>>>>>>> dc01c2b (Keep faults and the last judgement of a simulated run in modules of their own)
             start_before=invocation.start_before,
             is_halted=invocation.is_halted,
             proxy_limit=around.limit_of(proxy),
