@@ -153,15 +153,35 @@ BUGS = (
             Edit(
                 _PLANNER,
                 "        by_place: dict[Place, list[tuple[Item, bytes]]] = {}\n",
-                "        store.published += len(some)\n        by_place: dict[Place, list[tuple[Item, bytes]]] = {}\n",
-            ),
-            Edit(
-                _PLANNER,
-                "                store.published += len(some)\n                self._relay()",
-                "                self._relay()",
+                "        self._note_sent(end)\n        by_place: dict[Place, list[tuple[Item, bytes]]] = {}\n",
             ),
         ),
         ("crash", "outage"),
+    ),
+    Mutant(
+        "relay-planner-adds",
+        "a planner that stood still adds what it had sent to a position that another has moved on",
+        (
+            Edit(
+                _PLANNER,
+                "                self._note_sent(end)\n",
+                "                self._note_sent(store.published + end - begin)\n",
+            ),
+        ),
+        ("stop", "crash", "slow"),
+    ),
+    Mutant(
+        "planner-epoch-unchecked",
+        "a planner that stood still in a transaction stores it over what the next owner of the partition has decided",
+        (
+            Edit(
+                _PLANNER,
+                "        if token is None or self.store.owners.get(number) != token:\n            return\n",
+                "",
+            ),
+            Edit(_PLANNER, "        if self.store.writes == read.writes:\n", "        if True:\n"),
+        ),
+        ("stop",),
     ),
     Mutant(
         "relay-backwards",

@@ -33,12 +33,16 @@ class Cast:
     hosts: Sequence[Host]
     agents: Sequence[SimulatedAgent]
     dispatchers: Sequence[SimulatedDispatcher]
-    planner: SimulatedPlanner
+    planners: Sequence[SimulatedPlanner]
     ids: Sequence[UUID]
 
     @property
     def processes(self) -> list[Process]:
-        return [*self.agents, *self.dispatchers, self.planner]
+        return [*self.agents, *self.dispatchers, *self.planners]
+
+    def any_planner(self) -> SimulatedPlanner | None:
+        """One that would take a command now."""
+        return next((planner for planner in self.planners if planner.is_alive and not planner.is_stopped), None)
 
 
 class Fate:
@@ -130,8 +134,10 @@ class Fate:
 
     def _stop(self, fault: Fault) -> None:
         process = self._process(fault)
-        if isinstance(process, SimulatedDispatcher) and fault.extra < 0.3:
+        if isinstance(process, SimulatedDispatcher | SimulatedPlanner) and fault.extra < 0.3:
             process.stands_still_for = fault.size
+        elif isinstance(process, SimulatedPlanner) and fault.extra < 0.6:
+            process.stands_still_sending = fault.size
         elif isinstance(process, SimulatedAgent) and fault.extra < 0.5:
             host = self._cast.hosts[fault.target // 7 % len(self._cast.hosts)]
             host.arm(lambda: self._stand_still(process, fault.size))
@@ -139,6 +145,10 @@ class Fate:
             self._stand_still(process, fault.size)
 
     def _stand_still(self, process: Process, for_s: float) -> None:
+        if isinstance(process, SimulatedPlanner):
+            if process.is_alive and not process.is_stopped:
+                process.stand_still(for_s)
+            return
         process.stop(for_s)
         if isinstance(process, SimulatedAgent | SimulatedDispatcher) and process.is_alive:
             process.group.lose(process.member)
@@ -249,12 +259,13 @@ class Fate:
         self._cast.world.after(fault.size, restore)
 
     def _cancel(self, fault: Fault) -> None:
-        if not self._cast.ids or not self._cast.planner.is_alive or self._cast.planner.is_stopped:
+        planner = self._cast.any_planner()
+        if not self._cast.ids or planner is None:
             return
         one = self._cast.ids[fault.target % len(self._cast.ids)]
-        hosts = self._cast.planner.store.hosts[one]
+        hosts = planner.store.hosts[one]
         some = [hosts[int(fault.extra * len(hosts))]] if fault.size else []
-        self._cast.planner.cancel(one, some)
+        planner.cancel(one, some)
 
 
 _EFFECTS: dict[str, Callable[[Fate, Fault], None]] = {

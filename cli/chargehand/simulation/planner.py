@@ -1,12 +1,13 @@
-"""The planner: the real decisions over a store in memory, its notification log and the relay that publishes it.
+"""A planner instance: the real decisions over a store in memory, its notification log and the relay that publishes it.
 
-Owns the loops. It stands where chargehand_planner.shell stands.
+Owns the loops: inbox by partition, fenced by its owner; one relay at a time. It stands where chargehand_planner.shell stands;
+several instances share what is durable.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from datetime import datetime
 from uuid import UUID
 
@@ -36,17 +37,19 @@ from chargehand_schemas.proxy_commands import ProxyCommand
 from chargehand_schemas.topics import DISPATCH_EVENTS, PLANNING_EVENTS, PROXY_COMMANDS
 
 from .agent import PROVIDER, PROXY
-from .bus import Bus, Place, Reader, Record
+from .bus import SESSION_S, Bus, Group, Member, Place, Reader, Record
 from .world import Process
 
 ACTOR = "user:simulation"
 SCRIPT = "simulate"
 RELAY_AT_ONCE = 500
+STANDBY_S = 5.0
 
 
 @dataclass
 class PlannerStore:
-    """What outlives the process."""
+    """What outlives the processes. `owners`: who may write of a partition of its inbox. `relay`: who publishes, a process and its
+    life. `heard`, `said`: marks of what was read, and of what was published up to a place of the log. `writes` counts."""
 
     invocations: dict[UUID, JobInvocation] = field(default_factory=dict)
     hosts: dict[UUID, tuple[UUID, ...]] = field(default_factory=dict)
@@ -57,33 +60,79 @@ class PlannerStore:
     log: list[tuple[Place, Item]] = field(default_factory=list)
     published: int = 0
     inbox: dict[int, int] = field(default_factory=dict)
+    owners: dict[int, UUID] = field(default_factory=dict)
+    relay: tuple[str, int] | None = None
+    writes: int = 0
+
+    def copy(self) -> PlannerStore:
+        """As a transaction reads it."""
+        return PlannerStore(
+            invocations=dict(self.invocations), hosts=dict(self.hosts), targeted=dict(self.targeted),
+            plans={one: dict(chunks) for one, chunks in self.plans.items()},
+            bindings={one: list(some) for one, some in self.bindings.items()}, places=dict(self.places), log=list(self.log),
+            published=self.published, inbox=dict(self.inbox), owners=dict(self.owners), relay=self.relay, writes=self.writes,
+        )  # fmt: skip
+
+    def become(self, other: PlannerStore) -> None:
+        """Written over."""
+        for each in fields(self):
+            setattr(self, each.name, getattr(other, each.name))
 
 
 class SimulatedPlanner(Process):
-    """One planner with its binder."""
+    """One planner with its binder. `peers` are woken by its commits, and it by theirs."""
 
-    def __init__(self, bus: Bus, hosts: Sequence[tuple[UUID, str]], template_id: UUID) -> None:
-        super().__init__(bus.world, "planner")
-        self.bus = bus
-        self.store = PlannerStore()
+    def __init__(
+        self,
+        bus: Bus,
+        group: Group,
+        name: str,
+        durable: PlannerStore,
+        hosts: Sequence[tuple[UUID, str]],
+        template_id: UUID,
+    ) -> None:
+        super().__init__(bus.world, name)
+        self.bus, self.group, self.durable, self.store = bus, group, durable, durable
+        self.member = Member(group, self, self._assigned)
+        self.peers: list[SimulatedPlanner] = []
         self.hosts = {host_id: PlannerHost(host_id, 1, HostRecord(name=name, proxy=PROXY)) for host_id, name in hosts}
         self._template_id = template_id
         self._everyone = tuple(host_id for host_id, _ in hosts)
+        self._forget_all()
+
+    def _forget_all(self) -> None:
         self._readers: list[Reader] = []
+        self._tokens: dict[int, UUID] = {}
         self._is_publishing = False
+        self.stands_still_for: float | None = None
+        self.stands_still_sending: float | None = None
 
     def lose_memory(self) -> None:
         for reader in self._readers:
             self.bus.close(reader)
-        self._readers, self._is_publishing = [], False
+        self.member.forget()
+        self.group.lose(self.member)
+        self._end_session()
+        self._forget_all()
 
     def boot(self) -> None:
-        for number in range(self.bus.partitions):
+        self.group.join(self.member)
+        self._relay()
+        if self.peers:
+            self.after(STANDBY_S, self._stand_by)
+
+    # --- partitions
+
+    def _assigned(self, owned: list[int]) -> None:
+        for reader in self._readers:
+            self.bus.close(reader)
+        self._readers, self._tokens = [], {}
+        for number in owned:
+            self.store.owners[number] = self._tokens[number] = self.world.new_id()
             place = Place(DISPATCH_EVENTS.name, number)
             reader = Reader(self.bus, self, place, self.store.inbox.get(number, 0), self._inbox(number))
             self._readers.append(reader)
             self.bus.open(reader)
-        self._relay()
 
     # --- commands
 
@@ -108,7 +157,7 @@ class SimulatedPlanner(Process):
         self.store.hosts[job_invocation_id] = tuple(hosts)
         self.store.targeted[job_invocation_id] = frozenset(hosts)
         self._append(decided.appends)
-        self._relay()
+        self._wake()
 
     def _template(self, properties: ExecutionProperties, now: datetime) -> JobTemplateSaved:
         return JobTemplateSaved(
@@ -128,7 +177,7 @@ class SimulatedPlanner(Process):
         decided = job_invocations.decide_cancel(command, known, self.store.hosts.get(job_invocation_id, ()), now)
         if isinstance(decided, Decided):
             self._append(decided.appends)
-            self._relay()
+            self._wake()
 
     def _append(self, appends: Iterable[Append]) -> None:
         """Events of invocations: stored, and in the notification log."""
@@ -137,6 +186,7 @@ class SimulatedPlanner(Process):
             store.invocations[append.stream] = job_invocations.evolve(store.invocations.get(append.stream), append)
             if isinstance(append.event, JobTasksPlanned):
                 store.plans.setdefault(append.stream, {})[append.event.chunk] = append.event
+            store.writes += 1
             if _is_published(append.event):
                 store.log.append((Place(PLANNING_EVENTS.name, store.places[append.stream]), append.event))
 
@@ -145,13 +195,63 @@ class SimulatedPlanner(Process):
     def _inbox(self, number: int) -> Callable[[Sequence[Record]], None]:
         def take(records: Sequence[Record]) -> None:
             self.step()
-            for record in records:
-                self._take(record.item)
-            self.store.inbox[number] = records[-1].offset + 1
-            self.step()
-            self._relay()
+            if self.stands_still_for is not None:
+                self._take_and_stand_still(number, records, self.stands_still_for)
+            elif self._is_owner(number):
+                self._take_all(number, records)
 
         return take
+
+    def _is_owner(self, number: int) -> bool:
+        """Nobody has taken this partition since: what this instance decides of it may be stored."""
+        return number in self._tokens and self.store.owners.get(number) == self._tokens[number]
+
+    def _take_all(self, number: int, records: Sequence[Record]) -> None:
+        for record in records:
+            self._take(record.item)
+        self.store.inbox[number] = records[-1].offset + 1
+        self.store.writes += 1
+        self.step()
+        self._wake()
+
+    def _take_and_stand_still(self, number: int, records: Sequence[Record], for_s: float) -> None:
+        """SIGSTOP in the middle of a transaction: what was decided by what was read then is stored when it goes on, if the fence
+        lets it and nobody has written meanwhile."""
+        self.stands_still_for = None
+        read = self.store.copy()
+        self.store = read
+        for record in records:
+            self._take(record.item)
+        read.inbox[number] = records[-1].offset + 1
+        self.store = self.durable
+        token = self._tokens.get(number)
+        self.stand_still(for_s)
+        self.hold_first(lambda: self._commit(number, token, read, records))
+
+    def _commit(self, number: int, token: UUID | None, read: PlannerStore, records: Sequence[Record]) -> None:
+        if token is None or self.store.owners.get(number) != token:
+            return
+        if self.store.writes == read.writes:
+            self.store.become(read)
+            self.store.writes += 1
+            self._wake()
+        elif self._is_owner(number):
+            self._take_all(number, records)
+
+    def stand_still(self, for_s: float) -> None:
+        """SIGSTOP for a while. The group goes on without it after its session, and so does the store's: its lock is free then."""
+        self.stop(for_s)
+        self.group.lose(self.member)
+        self.world.after(SESSION_S, self._end_session_if_stopped)
+        self.after(0.0, lambda: self.group.join(self.member))
+
+    def _end_session_if_stopped(self) -> None:
+        if self.is_stopped:
+            self._end_session()
+
+    def _end_session(self) -> None:
+        if self.durable.relay is not None and self.durable.relay[0] == self.name:
+            self.durable.relay = None
 
     def _take(self, item: Item) -> None:
         match item:
@@ -216,16 +316,35 @@ class SimulatedPlanner(Process):
 
     # --- the relay
 
+    def _wake(self) -> None:
+        """Something is committed: whoever publishes is woken."""
+        self._relay()
+        for peer in self.peers:
+            if peer.is_alive:
+                peer.after(self.bus.latency(), peer._relay)
+
+    def _stand_by(self) -> None:
+        self._relay()
+        self.after(STANDBY_S, self._stand_by)
+
+    def _may_publish(self) -> bool:
+        """The single-relay lock: held until the process dies or its session ends."""
+        me = (self.name, self.generation)
+        if self.store.relay is None:
+            self.store.relay = me
+        return self.store.relay == me
+
     def _relay(self) -> None:
         """In order; the position is stored after the acknowledgement."""
         store = self.store
-        if self._is_publishing or store.published >= len(store.log):
+        if self._is_publishing or store.published >= len(store.log) or not self._may_publish():
             return
         self.step()
         self._is_publishing = True
-        some = store.log[store.published : store.published + RELAY_AT_ONCE]
+        begin = store.published
+        end = min(begin + RELAY_AT_ONCE, len(store.log))
         by_place: dict[Place, list[tuple[Item, bytes]]] = {}
-        for place, item in some:
+        for place, item in store.log[begin:end]:
             by_place.setdefault(place, []).append((item, b""))
         waiting = set(by_place)
 
@@ -234,12 +353,19 @@ class SimulatedPlanner(Process):
             if not waiting:
                 self.step()
                 self._is_publishing = False
-                store.published += len(some)
+                self._note_sent(end)
                 self._relay()
 
         # The fact before the command, as the log has them.
         for place in sorted(by_place):
             self.bus.send(self, place, by_place[place], lambda p=place: acked(p))  # type: ignore[misc]
+        if self.stands_still_sending is not None:
+            for_s, self.stands_still_sending = self.stands_still_sending, None
+            self.stand_still(for_s)
+
+    def _note_sent(self, end: int) -> None:
+        """Never back: another may have gone on from there meanwhile."""
+        self.store.published = max(self.store.published, end)
 
 
 def _is_published(event: Item) -> bool:

@@ -19,7 +19,7 @@ from .dispatcher import SimulatedDispatcher
 from .fate import Cast, Fate
 from .hosts import Host, Job
 from .judgement import LONGEST_S, Judgement, prints
-from .planner import SimulatedPlanner
+from .planner import PlannerStore, SimulatedPlanner
 from .promises import BrokenPromise, Promises
 from .scenario import Scenario
 from .store import Durable
@@ -73,11 +73,22 @@ class _Run:
         ]
         for dispatcher in self.dispatchers:
             dispatcher.took = self.promises.dispatcher_took
-        self.planner = SimulatedPlanner(self.bus, [(host.host_id, host.name) for host in self.hosts], world.new_id())
+        self.planned = PlannerStore()
+        planners, inventory, template_id = (
+            Group(world, PARTITIONS),
+            [(h.host_id, h.name) for h in self.hosts],
+            world.new_id(),
+        )
+        self.planners = [
+            SimulatedPlanner(self.bus, planners, f"planner-{'ab'[n]}", self.planned, inventory, template_id)
+            for n in range(scenario.planners)
+        ]
+        for planner in self.planners:
+            planner.peers = [other for other in self.planners if other is not planner]
         self.ids: list[UUID] = []
         self.job_tasks = 0
         self.ended_at = 0.0
-        self.cast = Cast(world, self.bus, self.hosts, self.agents, self.dispatchers, self.planner, self.ids)
+        self.cast = Cast(world, self.bus, self.hosts, self.agents, self.dispatchers, self.planners, self.ids)
         self.fate = Fate(self.cast, scenario.faults)
 
     # --- the run
@@ -97,7 +108,7 @@ class _Run:
         except BrokenPromise as promise:
             broken.append(promise)
         if not broken:
-            judgement = Judgement(self.scenario, self.bus, self.promises, self.planner.store, self.ids, self.job_tasks)
+            judgement = Judgement(self.scenario, self.bus, self.promises, self.planned, self.ids, self.job_tasks)
             broken += judgement.judge()
         return Outcome(
             self.scenario,
@@ -120,7 +131,7 @@ class _Run:
     def _is_over(self) -> bool:
         if self.fate.left or len(self.ids) < len(self.scenario.invocations):
             return False
-        invocations = self.planner.store.invocations
+        invocations = self.planned.invocations
         if not all(invocations[one].state.value == "ended" for one in self.ids):
             self.ended_at = self.world.now
             return False
@@ -132,7 +143,8 @@ class _Run:
         return is_idle and not any(self.promises.running.values())
 
     def _invoke(self, number: int) -> None:
-        if not self.planner.is_alive or self.planner.is_stopped:
+        planner = self.cast.any_planner()
+        if planner is None:
             self.world.after(1.0, lambda: self._invoke(number))
             return
         planned = self.scenario.invocations[number]
@@ -143,7 +155,7 @@ class _Run:
         for agent in self.agents:
             agent.partition_of[one] = place
         hosts = [host.host_id for host in self.hosts[planned.first : planned.first + planned.hosts]]
-        self.planner.invoke(one, place, hosts, planned.properties)
+        planner.invoke(one, place, hosts, planned.properties)
 
     def _job(self, job_task_id: UUID, attempt: int) -> Job:
         """What the script does on this host at this try: a digest of both, so that a repeat would do the same."""

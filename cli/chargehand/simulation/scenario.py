@@ -70,11 +70,12 @@ class Scenario:
     invocations: tuple[Planned, ...]
     faults: tuple[Fault, ...] = ()
     longest_job_s: float = 30.0
+    planners: int = 1
 
     def __str__(self) -> str:
         faults = "\n".join(f"  {fault}" for fault in self.faults)
         return (
-            f"seed {self.seed}: {self.hosts} hosts, {self.agents} agents, {self.dispatchers} dispatchers, "
+            f"seed {self.seed}: {self.hosts} hosts, {self.agents} agents, {self.dispatchers} dispatchers, {self.planners} planners, "
             f"{len(self.invocations)} invocations, {len(self.faults)} faults\n{faults}"
         )
 
@@ -101,6 +102,7 @@ def draw(seed: int, hosts: int | None = None, faults: Collection[str] = tuple(FA
         invocations,
         tuple(sorted(drawn, key=lambda fault: fault.at_s)),
         random.choice((3.0, 30.0, 90.0)),
+        random.choice((1, 2)),
     )
 
 

@@ -48,6 +48,8 @@ def _shorter(scenario: Scenario) -> Iterator[Scenario]:
             )
     if scenario.dispatchers > 1:
         yield replace(scenario, dispatchers=1)
+    if scenario.planners > 1:
+        yield replace(scenario, planners=1)
     if scenario.agents > 1:
         yield replace(scenario, agents=1)
 
