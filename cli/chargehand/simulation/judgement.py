@@ -70,7 +70,20 @@ class Judgement:
             )
         if self._world.now >= LONGEST_S:
             found.append(BrokenPromise("no lost job", "run", f"not at rest after {LONGEST_S:.0f} s"))
-        return found + self._judge_read_model() + self._judge_output()
+        return found + self._judge_decisions() + self._judge_read_model() + self._judge_output()
+
+    def _judge_decisions(self) -> list[BrokenPromise]:
+        """Promise 6: what the planner takes for published stands in the log."""
+        stand = {
+            record.item.id
+            for number in range(self._bus.partitions)
+            for record in self._bus.logs[Place(PLANNING_EVENTS.name, number)]
+        }
+        return [
+            BrokenPromise("everything is a fact", item.id, f"{type(item).__name__} is decided, and stands in no log")
+            for place, item in self._planned.log[: self._planned.published]
+            if place.topic == PLANNING_EVENTS.name and item.id not in stand
+        ]
 
     def _has_late_reports(self) -> bool:
         """Whether an agent may report times that are wrong: by a clock that is off, or late because it stood still."""
