@@ -113,6 +113,36 @@ BUGS = (
         ),
     ),
     Mutant(
+        "edit-ignored",
+        "an edited concurrency limit is said, and binds nothing",
+        (
+            Edit(
+                _INVOCATION,
+                'properties = invocation.properties.model_copy(update={"concurrency": concurrency})',
+                "properties = invocation.properties",
+            ),
+        ),
+        ("edit",),
+    ),
+    Mutant(
+        "edit-unsaid",
+        "an edited concurrency limit binds, and is not said where claims are",
+        (
+            Edit(
+                _INVOCATION,
+                "    return known, say_concurrency(known, now)",
+                "    return known, ()",
+            ),
+        ),
+        ("edit",),
+    ),
+    Mutant(
+        "slots-of-proxy",
+        "a claim does not count towards the size of the proxy",
+        (Edit(_CLAIMS, "        free[queue.proxy] -= 1\n", ""),),
+        ("edit",),
+    ),
+    Mutant(
         "slots-accepted",
         "an accepted attempt holds no slot",
         (

@@ -6,7 +6,7 @@ instances share what is durable.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timedelta
 from functools import partial
 
@@ -39,10 +39,12 @@ class SimulatedDispatcher(Process):
         self.bus, self.group, self.durable, self.timers, self.singles = bus, group, durable, timers, singles
         self.member = Member(group, self, self._assigned)
         self.took: Callable[[Sequence[Item], datetime], None] = lambda items, now: None
+        self.proxy_limits: dict[str, int] = {}
         self._forget_all()
 
     def _forget_all(self) -> None:
         self.store = MemoryStore(self.durable, self.store_clock, self.world.new_id)
+        self.store.limit_of = lambda proxy: self.around().limit_of(proxy)
         self.readers: list[Reader] = []
         self.agents = Agents()
         self._log_read_to: dict[int, datetime] = {}
@@ -91,7 +93,14 @@ class SimulatedDispatcher(Process):
             readable_since=self._readable_since,
             single_agent_proxies=self.singles,
             heard=self.agents.followed,
+            proxy_limits=self.proxy_limits,
         )
+
+    def heed(self, proxy_limits: Mapping[str, int]) -> None:
+        """How many attempts proxies take at once from here on."""
+        self.proxy_limits = dict(proxy_limits)
+        if self.is_alive:
+            self._wake()
 
     # --- partitions
 
@@ -231,7 +240,11 @@ class SimulatedDispatcher(Process):
         self.stands_still_for, self._is_in_transaction = None, True
         read = self.durable.copy()
         store = self.store.over(read)
-        worked = store.work(self.around(), may_claim=True)
+        try:
+            worked = store.work(self.around(), may_claim=True)
+        except LostPartition:
+            self._is_in_transaction = False
+            return 0
         self.stop(for_s)
         self.group.lose(self.member)
         self.hold_first(lambda: self._commit(read, store))

@@ -267,6 +267,17 @@ class Fate:
         some = [hosts[int(fault.extra * len(hosts))]] if fault.size else []
         planner.cancel(one, some)
 
+    def _edit(self, fault: Fault) -> None:
+        """Of the proxy, each dispatcher hears at its own time. No size: no limit any more."""
+        limit = int(fault.size) or None
+        planner = self._cast.any_planner()
+        if fault.extra < 0.4:
+            limits = {} if limit is None else {PROXY: limit}
+            for dispatcher in self._cast.dispatchers:
+                self._cast.world.after(self._cast.world.between(0.0, 3.0), lambda one=dispatcher: one.heed(limits))  # type: ignore[misc]
+        elif self._cast.ids and planner is not None:
+            planner.edit(self._cast.ids[fault.target % len(self._cast.ids)], limit)
+
 
 _EFFECTS: dict[str, Callable[[Fate, Fault], None]] = {
     "slow": Fate._slow,
@@ -282,4 +293,5 @@ _EFFECTS: dict[str, Callable[[Fate, Fault], None]] = {
     "journal": Fate._journal,
     "restore": Fate._restore,
     "cancel": Fate._cancel,
+    "edit": Fate._edit,
 }

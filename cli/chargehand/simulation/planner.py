@@ -21,7 +21,7 @@ from chargehand_planner.core.rights import ADMINISTRATOR, Person
 from chargehand_planner.core.targeting import Inventory
 from chargehand_schemas.base import AttemptItem, Item
 from chargehand_schemas.catalog import JobTemplateSaved
-from chargehand_schemas.commands import CancelJobInvocation, HostRecord, InvokeJob, Targeting
+from chargehand_schemas.commands import CancelJobInvocation, EditJobInvocation, HostRecord, InvokeJob, Targeting
 from chargehand_schemas.dispatch import (
     AttemptDue,
     CancelDue,
@@ -175,6 +175,18 @@ class SimulatedPlanner(Process):
         )
         known = self.store.invocations.get(job_invocation_id)
         decided = job_invocations.decide_cancel(command, known, self.store.hosts.get(job_invocation_id, ()), now)
+        if isinstance(decided, Decided):
+            self._append(decided.appends)
+            self._wake()
+
+    def edit(self, job_invocation_id: UUID, concurrency: int | None) -> None:
+        """Another concurrency limit for an invocation that goes on."""
+        now = self.clock()
+        command = EditJobInvocation(
+            id=item_id("edit", job_invocation_id, now), time=now, actor=ACTOR, job_invocation_id=job_invocation_id,
+            concurrency=concurrency,
+        )  # fmt: skip
+        decided = job_invocations.decide_edit(command, self.store.invocations.get(job_invocation_id), now)
         if isinstance(decided, Decided):
             self._append(decided.appends)
             self._wake()

@@ -11,10 +11,10 @@ from datetime import datetime, timedelta
 from uuid import UUID
 
 from chargehand_schemas.base import Item
-from chargehand_schemas.dispatch import AttemptDue, JobTaskEnded, JobTaskStatusChanged
+from chargehand_schemas.dispatch import AttemptDue, ConcurrencyChanged, JobTaskEnded, JobTaskStatusChanged
 from chargehand_schemas.execution import AttemptEnded, AttemptNeverStarted
 from chargehand_schemas.hosts import HostCheckedIn
-from chargehand_schemas.planning import JobInvocationCancelRequested, JobInvocationScheduled
+from chargehand_schemas.planning import JobInvocationCancelRequested, JobInvocationEdited, JobInvocationScheduled
 from chargehand_schemas.properties import ExecutionProperties
 from chargehand_schemas.reasons import JobTaskStatus, Reason
 from chargehand_schemas.topics import DISPATCH_EVENTS
@@ -45,6 +45,8 @@ class Promises:
         self.verdicts: dict[UUID, JobTaskEnded] = {}
         self.held: dict[UUID, dict[UUID, int]] = defaultdict(dict)
         self._properties: dict[UUID, ExecutionProperties] = {}
+        self._limits: dict[UUID, int | None] = {}
+        self._edited: dict[UUID, tuple[datetime, int | None]] = {}
         self._tries: dict[UUID, tuple[int, datetime]] = {}
         self._succeeded: dict[UUID, datetime] = {}
         self._check_ins: dict[tuple[UUID, str], datetime] = {}
@@ -96,6 +98,7 @@ class Promises:
             self._hear_never(item)
         elif isinstance(item, JobInvocationScheduled):
             self._properties[item.job_invocation_id] = item.properties
+            self._limits.setdefault(item.job_invocation_id, item.properties.concurrency)
         elif isinstance(item, AttemptEnded) and item.exit_status == 0:
             self._succeeded.setdefault(item.job_task_id, now)
         elif isinstance(item, HostCheckedIn):
@@ -110,16 +113,20 @@ class Promises:
             return
         if isinstance(item, AttemptDue):
             self._hear_due(item)
+        elif isinstance(item, ConcurrencyChanged):
+            self._limits[item.job_invocation_id] = item.concurrency
         elif isinstance(item, JobTaskStatusChanged) and item.status in _FREES_SLOT:
             if item.status is JobTaskStatus.WAITING_FOR_CHECK_IN and item.job_task_id in self._last_due:
                 self._waits_for[item.job_task_id] = self._last_due[item.job_task_id]
             self._hear_free(item.job_invocation_id, item.job_task_id, item.status.value)
 
     def dispatcher_took(self, items: Sequence[Item], now: datetime) -> None:
-        """It has read them, for good: a cancel of an invocation is obeyed from here on."""
+        """It has read them, for good: a cancel or an edit of an invocation is obeyed from here on."""
         for item in items:
             if isinstance(item, JobInvocationCancelRequested) and not item.job_task_ids:
                 self._cancelled.setdefault(item.job_invocation_id, now)
+            elif isinstance(item, JobInvocationEdited):
+                self._edited[item.job_invocation_id] = (now, item.concurrency)
 
     def _hear_never(self, item: AttemptNeverStarted) -> None:
         key = (item.job_task_id, item.attempt)
@@ -185,8 +192,12 @@ class Promises:
             )
         held = self.held[item.job_invocation_id]
         held[item.job_task_id] = item.attempt
-        properties = self._properties.get(item.job_invocation_id)
-        limit = properties.concurrency if properties is not None else None
+        limit = self._limits.get(item.job_invocation_id)
+        edited_at, edited = self._edited.get(item.job_invocation_id, (item.issued_at, limit))
+        if item.issued_at > edited_at and edited != limit:
+            raise BrokenPromise(
+                "limits", item.job_task_id, f"dispatched under limit {limit}, edited to {edited} before"
+            )
         if limit is not None and len(held) > limit:
             raise BrokenPromise("limits", item.job_task_id, f"{len(held)} slots held, limit {limit}")
         if item.job_task_id in self.verdicts:

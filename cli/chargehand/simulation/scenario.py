@@ -27,6 +27,7 @@ FAULTS: dict[str, str] = {
     "journal": "an agent loses its journal",
     "restore": "the dispatcher's store is restored from an older backup",
     "cancel": "an invocation or some of its hosts are cancelled",
+    "edit": "the concurrency limit of an invocation or of the proxy is changed while it runs",
 }
 """Kinds of faults, in words."""
 
@@ -144,6 +145,7 @@ _SIZES: dict[str, Sequence[float]] = {
     "journal": (0,),
     "restore": (5, 30),
     "cancel": (0, 1),
+    "edit": (0, 1, 2, 3, 6),
 }
 
 

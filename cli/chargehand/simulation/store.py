@@ -30,7 +30,6 @@ from chargehand_dispatcher.core.table import AgentLost, AgentRestarted, CheckedI
 from chargehand_schemas.base import Item
 
 CLAIM = 500
-PROXY_LIMIT = 500
 _TICK = timedelta(microseconds=1)
 _NEVER = datetime.max
 _LONG_AGO = datetime.min.replace(tzinfo=UTC)
@@ -97,6 +96,7 @@ class MemoryStore:
 
     def __init__(self, durable: Durable, clock: Callable[[], datetime], new_token: Callable[[], UUID]) -> None:
         self._durable, self._clock, self._new_token = durable, clock, new_token
+        self.limit_of: Callable[[str], int] = Surroundings(clock()).limit_of
         self._owners: dict[int, UUID] = {}
         self._taking: set[int] = set()
         self._restored: set[int] = set()
@@ -107,6 +107,7 @@ class MemoryStore:
     def over(self, durable: Durable) -> MemoryStore:
         """The same hold on something else: a transaction that has begun."""
         store = MemoryStore(durable, self._clock, self._new_token)
+        store.limit_of = self.limit_of
         store._owners, store._taking = dict(self._owners), set(self._taking)
         store._unpublished = {partition: deque(rows) for partition, rows in self._unpublished.items()}
         return store
@@ -480,4 +481,4 @@ class MemoryStore:
     def _has_room(self, one: UUID, proxy: str) -> bool:
         durable = self._durable
         of_invocation = durable.invocations[one].free_slots(durable.slots[one])
-        return durable.slots[proxy] < PROXY_LIMIT and (of_invocation is None or of_invocation > 0)
+        return durable.slots[proxy] < self.limit_of(proxy) and (of_invocation is None or of_invocation > 0)
