@@ -134,8 +134,10 @@ class SimulatedDispatcher(Process):
         planned = self.bus.logs[Place(PLANNING_EVENTS.name, number)][begins[PLANNING_EVENTS.name] :]
         if planned:
             items = [record.item for record in planned]
-            begins[PLANNING_EVENTS.name] = planned[-1].offset + 1
-            self.store.take(number, PLANNING_EVENTS.name, items, planned[-1].offset + 1, self.around(), may_claim=False)
+            end = planned[-1].offset + 1
+            desk = self.store.take(number, PLANNING_EVENTS.name, items, end, self.around(), may_claim=False)
+            begins[PLANNING_EVENTS.name] = end
+            self.took(items, desk.surroundings.now)
             self.step()
         self.store.open(number)
         self.store.wake_checked_in(number, self.around())

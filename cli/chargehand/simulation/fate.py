@@ -51,6 +51,7 @@ class Fate:
     def __init__(self, cast: Cast, faults: Sequence[Fault]) -> None:
         self._cast = cast
         self.left = len(faults)
+        self._is_restored = any(fault.kind == "restore" for fault in faults)
         self._at_command: list[Callable[[], None]] = []
 
     def a_command_is_sent(self) -> None:
@@ -268,10 +269,12 @@ class Fate:
         planner.cancel(one, some)
 
     def _edit(self, fault: Fault) -> None:
-        """Of the proxy, each dispatcher hears at its own time. No size: no limit any more."""
+        """Of the proxy, each dispatcher hears at its own time. No size: no limit any more.
+
+        After a restore a proxy's slots of partitions that nobody has taken yet are not known: its limit is not promised then."""
         limit = int(fault.size) or None
         planner = self._cast.any_planner()
-        if fault.extra < 0.4:
+        if fault.extra < 0.4 and not self._is_restored:
             limits = {} if limit is None else {PROXY: limit}
             for dispatcher in self._cast.dispatchers:
                 self._cast.world.after(self._cast.world.between(0.0, 3.0), lambda one=dispatcher: one.heed(limits))  # type: ignore[misc]

@@ -46,6 +46,7 @@ class Promises:
         self.held: dict[UUID, dict[UUID, int]] = defaultdict(dict)
         self._properties: dict[UUID, ExecutionProperties] = {}
         self._limits: dict[UUID, int | None] = {}
+        self._edits: set[UUID] = set()
         self._edited: dict[UUID, tuple[datetime, int | None]] = {}
         self._tries: dict[UUID, tuple[int, datetime]] = {}
         self._succeeded: dict[UUID, datetime] = {}
@@ -102,7 +103,8 @@ class Promises:
         elif isinstance(item, AttemptEnded) and item.exit_status == 0:
             self._succeeded.setdefault(item.job_task_id, now)
         elif isinstance(item, HostCheckedIn):
-            self._check_ins[item.host_id, item.proxy] = item.checked_in_at
+            # Not from the future, whatever the clock of the agent that vouches for it says.
+            self._check_ins[item.host_id, item.proxy] = min(item.checked_in_at, now)
 
     def _hear_dispatcher(self, item: Item) -> None:
         if isinstance(item, JobTaskEnded):
@@ -125,7 +127,8 @@ class Promises:
         for item in items:
             if isinstance(item, JobInvocationCancelRequested) and not item.job_task_ids:
                 self._cancelled.setdefault(item.job_invocation_id, now)
-            elif isinstance(item, JobInvocationEdited):
+            elif isinstance(item, JobInvocationEdited) and item.id not in self._edits:
+                self._edits.add(item.id)
                 self._edited[item.job_invocation_id] = (now, item.concurrency)
 
     def _hear_never(self, item: AttemptNeverStarted) -> None:

@@ -41,7 +41,7 @@ class Invocation:
 
     `chunks_in`, `lost_chunks`: those that came and those given up; `planned`: job tasks in the former, of `total`. `asks`: how
     often missing ones were asked for. `cancelled_job_tasks`: marks for those that are not planned yet. `edited_by`: the command
-    that gave it its present concurrency. Of a rolling one: `ahead` are the ordinals that ended in batches that have not begun;
+    that gave it its present concurrency, `edits`: all that were obeyed. Of a rolling one: `ahead` are the ordinals that ended in batches that have not begun;
     `halt`, where it was halted.
     """
 
@@ -63,6 +63,7 @@ class Invocation:
     is_halted: bool = False
     halt: Halt | None = None
     edited_by: UUID | None = None
+    edits: frozenset[UUID] = frozenset()
     ahead: frozenset[int] = frozenset()
     counts: Mapping[str, int] = field(default_factory=dict)
     reasons: Mapping[str, int] = field(default_factory=dict)
@@ -113,14 +114,17 @@ class Invocation:
 
 
 def schedule(invocation: Invocation, event: JobInvocationScheduled) -> Invocation:
-    """Its time is known; a repeat changes nothing."""
+    """Its time is known; a repeat changes nothing. A limit that its own log told of before (rule REST) stays in force."""
     if invocation.start_at is not None:
         return invocation
+    properties = event.properties
+    if invocation.edits:
+        properties = properties.model_copy(update={"concurrency": invocation.properties.concurrency})
     return replace(
         invocation,
         start_at=event.start_at,
         start_before=event.start_before,
-        properties=event.properties,
+        properties=properties,
         traceparent=event.traceparent,
     )
 
@@ -129,8 +133,9 @@ def edit(
     invocation: Invocation, event: JobInvocationEdited, now: datetime
 ) -> tuple[Invocation, tuple[ConcurrencyChanged, ...]]:
     """Another concurrency limit binds the claims from here on, and that is said where claims are (docs/protocol.md section 3,
-    item 10). What runs, runs out."""
-    if invocation.is_ended or invocation.start_at is None or invocation.properties.concurrency == event.concurrency:
+    item 10), also where it is the same: whoever reads both logs again comes to the same limit. What runs, runs out; a repeat
+    takes nothing back."""
+    if invocation.is_ended or invocation.start_at is None or event.command_id in invocation.edits:
         return invocation, ()
     known = with_concurrency(invocation, event.concurrency, event.command_id)
     return known, say_concurrency(known, now)
@@ -138,7 +143,7 @@ def edit(
 
 def with_concurrency(invocation: Invocation, concurrency: int | None, command_id: UUID) -> Invocation:
     properties = invocation.properties.model_copy(update={"concurrency": concurrency})
-    return replace(invocation, properties=properties, edited_by=command_id)
+    return replace(invocation, properties=properties, edited_by=command_id, edits=invocation.edits | {command_id})
 
 
 def say_concurrency(invocation: Invocation, now: datetime) -> tuple[ConcurrencyChanged, ...]:
