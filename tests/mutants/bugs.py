@@ -183,7 +183,7 @@ BUGS = (
             Edit(
                 _PLANNER,
                 "        by_place: dict[Place, list[tuple[Item, bytes]]] = {}\n",
-                "        self._note_sent(end)\n        by_place: dict[Place, list[tuple[Item, bytes]]] = {}\n",
+                "        self._note_sent(end, ())\n        by_place: dict[Place, list[tuple[Item, bytes]]] = {}\n",
             ),
         ),
         ("crash", "outage"),

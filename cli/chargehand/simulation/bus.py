@@ -12,12 +12,15 @@ from datetime import datetime
 from typing import NamedTuple
 
 from chargehand_schemas.base import Item
+from chargehand_schemas.topics import HOST_EVENTS, PROGRESS_REPORTS
 
 from .world import Action, Process, World
 
 SESSION_S = 10.0
 READ_AT_ONCE = 100
 RETRY_S = 0.05
+NEVER_CUT = frozenset({PROGRESS_REPORTS.name, HOST_EVENTS.name})
+"""What is lost of output or check-ins is lost for good: no repair brings it back (docs/adr/0023)."""
 
 
 class Place(NamedTuple):
@@ -32,6 +35,22 @@ class Record(NamedTuple):
     appended_at: datetime
     item: Item
     raw: bytes
+
+
+class Mark(NamedTuple):
+    """A place in a log: the offset to go on from, and the broker's time of the record before it (None: there was none)."""
+
+    next_offset: int = 0
+    appended_at: datetime | None = None
+
+
+class Cut(NamedTuple):
+    """A log that does not hold what a store knows of it: it is the same up to `held`. `is_below`: it lost its beginning unread."""
+
+    place: Place
+    position: int
+    held: int
+    is_below: bool
 
 
 class _Sent(NamedTuple):
@@ -49,6 +68,7 @@ class Bus:
     def __init__(self, world: World, partitions: int) -> None:
         self.world, self.partitions = world, partitions
         self.logs: dict[Place, list[Record]] = defaultdict(list)
+        self.begins: dict[Place, int] = defaultdict(int)
         self.watch: Callable[[Place, Record], None] = lambda place, record: None
         self.down_until = 0.0
         self.slow_until = 0.0
@@ -128,6 +148,31 @@ class Bus:
 
     def end(self, place: Place) -> int:
         return len(self.logs[place])
+
+    def mark(self, place: Place, next_offset: int) -> Mark:
+        """What whoever has read or written so far remembers of it."""
+        return Mark(next_offset, self.logs[place][next_offset - 1].appended_at if next_offset else None)
+
+    def find_cut(self, place: Place, mark: Mark) -> Cut | None:
+        """Rule RET, as chargehand_chassis.kafka compares it: the record before the position is still the one that was there."""
+        log, position = self.logs[place], mark.next_offset
+        if position < self.begins[place]:
+            return Cut(place, position, position, is_below=True)
+        is_there = position <= len(log) and (not position or log[position - 1].appended_at == mark.appended_at)
+        if is_there:
+            return None
+        held = next((one.offset for one in log if mark.appended_at and one.appended_at > mark.appended_at), len(log))
+        return Cut(place, position, held, is_below=False)
+
+    def lose_beginning(self, place: Place) -> None:
+        """Everything in it is deleted, whoever has read it or not."""
+        self.begins[place] = len(self.logs[place])
+
+    def lose_end(self, since: datetime) -> None:
+        """The machine has crashed: what was appended after that was not on disk."""
+        for place, log in self.logs.items():
+            while len(log) > self.begins[place] and log[-1].appended_at > since and place.topic not in NEVER_CUT:
+                log.pop()
 
     def readers(self) -> list[Reader]:
         return [reader for place in sorted(self._readers) for reader in self._readers[place]]

@@ -19,7 +19,8 @@ from chargehand_schemas.hosts import HostCheckedIn
 from chargehand_schemas.proxies import AgentEvent
 from chargehand_schemas.topics import DISPATCH_EVENTS, EXECUTION_EVENTS, HOST_EVENTS, PLANNING_EVENTS, PROXY_EVENTS
 
-from .bus import Bus, Group, Member, Place, Reader, Record
+from .bus import Bus, Cut, Group, Mark, Member, Place, Reader, Record
+from .cuts import find_cuts, keep
 from .store import Durable, LostPartition, MemoryStore, Row
 from .world import Process
 
@@ -53,6 +54,7 @@ class SimulatedDispatcher(Process):
         self._timer = 0
         self.stands_still_for: float | None = None
         self._is_in_transaction = False
+        self.stopped: dict[int, list[Cut]] = {}
         self._wakes_at = float("inf")
 
     def use(self, durable: Durable) -> None:
@@ -113,6 +115,12 @@ class SimulatedDispatcher(Process):
             self.bus.close(reader)
             self.readers.remove(reader)
         for number in owned:
+            cuts = find_cuts(self.bus, self.durable, number)
+            if cuts:
+                self.world.tell(f"{self.name} stands still on partition {number}: the log was cut: {cuts}")
+                self.stopped[number] = cuts
+                continue
+            self.stopped.pop(number, None)
             try:
                 self._take(number)
             except LostPartition:
@@ -130,6 +138,7 @@ class SimulatedDispatcher(Process):
         place = Place(DISPATCH_EVENTS.name, number)
         said = [record.item for record in self.bus.logs[place][own:]]
         self.store.restore(number, said, self.bus.end(place), self.around())
+        self.durable.marks[place] = self.bus.mark(place, self.bus.end(place))
         self.step()
         planned = self.bus.logs[Place(PLANNING_EVENTS.name, number)][begins[PLANNING_EVENTS.name] :]
         if planned:
@@ -137,6 +146,7 @@ class SimulatedDispatcher(Process):
             end = planned[-1].offset + 1
             desk = self.store.take(number, PLANNING_EVENTS.name, items, end, self.around(), may_claim=False)
             begins[PLANNING_EVENTS.name] = end
+            self.durable.marks[Place(PLANNING_EVENTS.name, number)] = Mark(end, planned[-1].appended_at)
             self.took(items, desk.surroundings.now)
             self.step()
         self.store.open(number)
@@ -160,6 +170,7 @@ class SimulatedDispatcher(Process):
                 )
             except LostPartition:
                 return
+            self.durable.marks[Place(topic, number)] = Mark(records[-1].offset + 1, records[-1].appended_at)
             self.took(items, desk.surroundings.now)
             self.step()
             self._wake()
@@ -185,6 +196,7 @@ class SimulatedDispatcher(Process):
 
         def acked(partition: int) -> None:
             waiting.discard(partition)
+            keep(self.bus, self.durable, partition, by_partition[partition])
             if not waiting:
                 self.step()
                 self.store.published(rows)

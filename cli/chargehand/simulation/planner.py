@@ -37,7 +37,7 @@ from chargehand_schemas.proxy_commands import ProxyCommand
 from chargehand_schemas.topics import DISPATCH_EVENTS, PLANNING_EVENTS, PROXY_COMMANDS
 
 from .agent import PROVIDER, PROXY
-from .bus import SESSION_S, Bus, Group, Member, Place, Reader, Record
+from .bus import SESSION_S, Bus, Cut, Group, Mark, Member, Place, Reader, Record
 from .world import Process
 
 ACTOR = "user:simulation"
@@ -62,6 +62,8 @@ class PlannerStore:
     inbox: dict[int, int] = field(default_factory=dict)
     owners: dict[int, UUID] = field(default_factory=dict)
     relay: tuple[str, int] | None = None
+    heard: dict[int, Mark] = field(default_factory=dict)
+    said: list[tuple[int, dict[Place, Mark]]] = field(default_factory=list)
     writes: int = 0
 
     def copy(self) -> PlannerStore:
@@ -70,7 +72,8 @@ class PlannerStore:
             invocations=dict(self.invocations), hosts=dict(self.hosts), targeted=dict(self.targeted),
             plans={one: dict(chunks) for one, chunks in self.plans.items()},
             bindings={one: list(some) for one, some in self.bindings.items()}, places=dict(self.places), log=list(self.log),
-            published=self.published, inbox=dict(self.inbox), owners=dict(self.owners), relay=self.relay, writes=self.writes,
+            published=self.published, inbox=dict(self.inbox), owners=dict(self.owners), relay=self.relay,
+            heard=dict(self.heard), said=list(self.said), writes=self.writes,
         )  # fmt: skip
 
     def become(self, other: PlannerStore) -> None:
@@ -106,6 +109,7 @@ class SimulatedPlanner(Process):
         self._is_publishing = False
         self.stands_still_for: float | None = None
         self.stands_still_sending: float | None = None
+        self.cuts: list[Cut] = []
 
     def lose_memory(self) -> None:
         for reader in self._readers:
@@ -127,12 +131,36 @@ class SimulatedPlanner(Process):
         for reader in self._readers:
             self.bus.close(reader)
         self._readers, self._tokens = [], {}
+        self.cuts = self.find_cuts(owned)
+        if self.cuts:
+            self.world.tell(f"{self.name} ends: the log was cut: {self.cuts}")
+            return
         for number in owned:
             self.store.owners[number] = self._tokens[number] = self.world.new_id()
             place = Place(DISPATCH_EVENTS.name, number)
             reader = Reader(self.bus, self, place, self.store.inbox.get(number, 0), self._inbox(number))
             self._readers.append(reader)
             self.bus.open(reader)
+
+    def find_cuts(self, numbers: Sequence[int]) -> list[Cut]:
+        """Rule RET: the positions of its inbox, and what it published, against the logs."""
+        store = self.store
+        marks = {Place(DISPATCH_EVENTS.name, number): store.heard.get(number, Mark()) for number in numbers}
+        for _, ends in store.said:
+            marks.update({place: mark for place, mark in ends.items() if place.topic == PLANNING_EVENTS.name})
+        return [cut for place, mark in sorted(marks.items()) if (cut := self.bus.find_cut(place, mark))]
+
+    def mend(self) -> None:
+        """`chargehand repair planner`: positions go back to where the log is whole, and what stood beyond is published again."""
+        store = self.store
+        for cut in self.find_cuts(range(self.bus.partitions)):
+            if cut.place.topic == DISPATCH_EVENTS.name:
+                store.inbox[cut.place.partition] = cut.held
+                store.heard[cut.place.partition] = self.bus.mark(cut.place, cut.held)
+                continue
+            surely = [n for n, ends in store.said if ends.get(cut.place, Mark()).next_offset <= cut.held]
+            store.published = min(store.published, max(surely, default=0))
+        store.said = [(n, ends) for n, ends in store.said if n <= store.published]
 
     # --- commands
 
@@ -222,6 +250,7 @@ class SimulatedPlanner(Process):
         for record in records:
             self._take(record.item)
         self.store.inbox[number] = records[-1].offset + 1
+        self.store.heard[number] = Mark(records[-1].offset + 1, records[-1].appended_at)
         self.store.writes += 1
         self.step()
         self._wake()
@@ -235,6 +264,7 @@ class SimulatedPlanner(Process):
         for record in records:
             self._take(record.item)
         read.inbox[number] = records[-1].offset + 1
+        read.heard[number] = Mark(records[-1].offset + 1, records[-1].appended_at)
         self.store = self.durable
         token = self._tokens.get(number)
         self.stand_still(for_s)
@@ -349,7 +379,7 @@ class SimulatedPlanner(Process):
     def _relay(self) -> None:
         """In order; the position is stored after the acknowledgement."""
         store = self.store
-        if self._is_publishing or store.published >= len(store.log) or not self._may_publish():
+        if self._is_publishing or store.published >= len(store.log) or self.cuts or not self._may_publish():
             return
         self.step()
         self._is_publishing = True
@@ -365,7 +395,7 @@ class SimulatedPlanner(Process):
             if not waiting:
                 self.step()
                 self._is_publishing = False
-                self._note_sent(end)
+                self._note_sent(end, by_place)
                 self._relay()
 
         # The fact before the command, as the log has them.
@@ -375,9 +405,12 @@ class SimulatedPlanner(Process):
             for_s, self.stands_still_sending = self.stands_still_sending, None
             self.stand_still(for_s)
 
-    def _note_sent(self, end: int) -> None:
+    def _note_sent(self, end: int, places: Iterable[Place]) -> None:
         """Never back: another may have gone on from there meanwhile."""
         self.store.published = max(self.store.published, end)
+        ends = dict(self.store.said[-1][1]) if self.store.said else {}
+        ends |= {place: self.bus.mark(place, self.bus.end(place)) for place in places}
+        self.store.said.append((self.store.published, ends))
 
 
 def _is_published(event: Item) -> bool:

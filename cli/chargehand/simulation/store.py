@@ -29,6 +29,8 @@ from chargehand_dispatcher.core.job_task import SLOT_STATES, JobTask, State
 from chargehand_dispatcher.core.table import AgentLost, AgentRestarted, CheckedIn, Event
 from chargehand_schemas.base import Item
 
+from .bus import Mark, Place
+
 CLAIM = 500
 _TICK = timedelta(microseconds=1)
 _NEVER = datetime.max
@@ -55,12 +57,15 @@ class Row:
 
 @dataclass
 class Durable:
-    """What outlives every process. `places`: the partition of each invocation."""
+    """What outlives every process. `places`: the partition of each invocation. `marks`: what it knows of the logs that it has read
+    and written; `kept`: what it published last, with the end of its log then (docs/adr/0023)."""
 
     owners: dict[int, UUID] = field(default_factory=dict)
     clocks: dict[int, datetime] = field(default_factory=dict)
     inbox: dict[tuple[str, int], int] = field(default_factory=dict)
     own_log: dict[int, int] = field(default_factory=dict)
+    marks: dict[Place, Mark] = field(default_factory=dict)
+    kept: dict[int, list[tuple[int, Row]]] = field(default_factory=dict)
     invocations: dict[UUID, Invocation] = field(default_factory=dict)
     places: dict[UUID, int] = field(default_factory=dict)
     job_tasks: dict[UUID, JobTask] = field(default_factory=dict)
@@ -78,6 +83,7 @@ class Durable:
         """A backup. The values are frozen, but for the queues and the outbox."""
         return Durable(
             owners=dict(self.owners), clocks=dict(self.clocks), inbox=dict(self.inbox), own_log=dict(self.own_log),
+            marks=dict(self.marks), kept={one: list(rows) for one, rows in self.kept.items()},
             invocations=dict(self.invocations), places=dict(self.places), job_tasks=dict(self.job_tasks),
             check_ins=dict(self.check_ins), outbox={one: dict(rows) for one, rows in self.outbox.items()},
             numbers=Counter(self.numbers), unswept=set(self.unswept), looks=list(self.looks), look_at=dict(self.look_at),

@@ -41,8 +41,8 @@ class Invocation:
 
     `chunks_in`, `lost_chunks`: those that came and those given up; `planned`: job tasks in the former, of `total`. `asks`: how
     often missing ones were asked for. `cancelled_job_tasks`: marks for those that are not planned yet. `edited_by`: the command
-    that gave it its present concurrency, `edits`: all that were obeyed. Of a rolling one: `ahead` are the ordinals that ended in batches that have not begun;
-    `halt`, where it was halted.
+    that gave it its present concurrency, `edits`: all that were obeyed. Of a rolling one: `ahead` are the ordinals that ended in
+    batches that have not begun; `halt`, where it was halted.
     """
 
     job_invocation_id: UUID
