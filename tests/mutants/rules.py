@@ -1,7 +1,4 @@
-"""Each rule of docs/protocol.md section 2, taken out of the code that keeps it. Where another rule hides it, both are out.
-
-Not here: RET (the simulated logs are never cut) and SOLO (the simulated hosts all have a lock).
-"""
+"""Each rule of docs/protocol.md section 2, taken out of the code that keeps it. Where another rule hides it, both are out."""
 
 from __future__ import annotations
 
@@ -18,6 +15,8 @@ _POLICY = "chargehand_proxy_agent.core.policy"
 _BINDINGS = "chargehand_planner.core.bindings"
 _OUTPUT = "chargehand_reporter.core.output"
 _HOSTS = "chargehand.simulation.hosts"
+_CUTS = "chargehand.simulation.cuts"
+_BUS = "chargehand.simulation.bus"
 _PROMISES = "chargehand.simulation.promises"
 
 _NO_FENCE = Edit(_HOSTS, "        for number in terms.run.earlier:", "        for number in ():")
@@ -187,6 +186,42 @@ RULES = (
             ),
         ),
         ("restore",),
+    ),
+    Mutant(
+        "RET-begin",
+        "who was away longer than its log reaches back jumps to where the log begins",
+        (
+            Edit(
+                _BUS,
+                "            return Cut(place, position, position, is_below=True)\n",
+                "            return None\n",
+            ),
+        ),
+        ("retention",),
+    ),
+    Mutant(
+        "RET-end",
+        "a position beyond the end of its log is good enough",
+        (Edit(_BUS, "        if is_there:\n            return None\n", "        return None\n"),),
+        ("tail",),
+    ),
+    Mutant(
+        "RET-word",
+        "what agents may have said in a part that was cut is taken for never said",
+        (
+            Edit(
+                "chargehand_dispatcher.core.repair",
+                "    if job_task.state not in (State.DUE, State.ACCEPTED):\n        return job_task\n",
+                "    if job_task.attempt:\n        return job_task\n",
+            ),
+        ),
+        ("tail", "lag", "crash", "stop"),
+    ),
+    Mutant(
+        "RET-again",
+        "a dispatcher does not say again what its own log has lost",
+        (Edit(_CUTS, "for end, row in durable.kept.get(number, ()) if end > held", "for end, row in ()"),),
+        ("tail",),
     ),
     Mutant(
         "CLK",

@@ -214,7 +214,8 @@ class SimulatedAgent(Process):
         self.readers, self.taken = {}, {number: {} for number in owned}
         for number in owned:
             place = Place(PROXY_COMMANDS.of(PROXY), number)
-            position = self.group.committed[number]
+            # What it has not read may have expired, or be lost: all of it is asked again (rule RET).
+            position = min(max(self.group.committed[number], self.bus.begins[place]), self.bus.end(place))
             reader = Reader(self.bus, self, place, position, lambda records, n=number: self._take(n, records))  # type: ignore[misc]
             self.readers[number] = reader
             self.bus.open(reader)
@@ -385,12 +386,13 @@ class _Live:
     def _read_again(self, taken: tuple[int, int]) -> None:
         """The command that could not be journaled, once more, when there may be room."""
         number, offset = taken
-        if number not in self._agent.readers:
+        place = Place(PROXY_COMMANDS.of(PROXY), number)
+        if number not in self._agent.readers or offset >= self._agent.bus.end(place):
             return
         if self._agent.world.now < self._agent.journal_full_until:
             self._agent.after(1.0, lambda: self._read_again(taken))
             return
-        item = self._agent.bus.logs[self._agent.readers[number].place][offset].item
+        item = self._agent.bus.logs[place][offset].item
         if isinstance(item, ProxyCommand):
             self._agent.give(attempt_id(item), _input(item), taken)
 

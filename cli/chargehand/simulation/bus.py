@@ -149,6 +149,11 @@ class Bus:
     def end(self, place: Place) -> int:
         return len(self.logs[place])
 
+    def read(self, place: Place, position: int, most: int | None = None) -> Sequence[Record]:
+        """From a position on, or from where the log begins if it has lost that."""
+        begin = max(position, self.begins[place])
+        return self.logs[place][begin : None if most is None else begin + most]
+
     def mark(self, place: Place, next_offset: int) -> Mark:
         """What whoever has read or written so far remembers of it."""
         return Mark(next_offset, self.logs[place][next_offset - 1].appended_at if next_offset else None)
@@ -209,11 +214,9 @@ class Reader:
         self._is_coming = False
         if not self.is_open:
             return
-        if not self.bus.is_down:
-            log = self.bus.logs[self.place]
-            most = self.position + self.bus.world.random.randint(1, READ_AT_ONCE)
-            records = log[self.position : most]
-            self.position += len(records)
+        if not self.bus.is_down and self.position < self.bus.end(self.place):
+            records = self.bus.read(self.place, self.position, self.bus.world.random.randint(1, READ_AT_ONCE))
+            self.position = records[-1].offset + 1
             self.take(records)
         self.wake()
 

@@ -17,12 +17,12 @@ from .bus import Bus, Cut, Mark, Place
 from .store import Durable, Row
 
 KEEP_ROWS = 200
-_CHECKED = (PLANNING_EVENTS.name, EXECUTION_EVENTS.name, DISPATCH_EVENTS.name)
+CHECKED = (PLANNING_EVENTS.name, EXECUTION_EVENTS.name, DISPATCH_EVENTS.name)
 
 
 def find_cuts(bus: Bus, durable: Durable, number: int) -> list[Cut]:
     """The logs of a partition that do not hold what the store knows of them (rule RET)."""
-    marks = {Place(topic, number): durable.marks.get(Place(topic, number), Mark()) for topic in _CHECKED}
+    marks = {Place(topic, number): durable.marks.get(Place(topic, number), Mark()) for topic in CHECKED}
     return [cut for place, mark in marks.items() if (cut := bus.find_cut(place, mark))]
 
 

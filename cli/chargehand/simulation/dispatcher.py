@@ -114,13 +114,13 @@ class SimulatedDispatcher(Process):
         for reader in [reader for reader in self.readers if reader.place.topic in _INBOX]:
             self.bus.close(reader)
             self.readers.remove(reader)
+        self.stopped = {}
         for number in owned:
             cuts = find_cuts(self.bus, self.durable, number)
             if cuts:
                 self.world.tell(f"{self.name} stands still on partition {number}: the log was cut: {cuts}")
                 self.stopped[number] = cuts
                 continue
-            self.stopped.pop(number, None)
             try:
                 self._take(number)
             except LostPartition:
@@ -136,11 +136,11 @@ class SimulatedDispatcher(Process):
         begins = {topic: self.store.position(topic, number) for topic in _INBOX}
         self.step()
         place = Place(DISPATCH_EVENTS.name, number)
-        said = [record.item for record in self.bus.logs[place][own:]]
+        said = [record.item for record in self.bus.read(place, own)]
         self.store.restore(number, said, self.bus.end(place), self.around())
         self.durable.marks[place] = self.bus.mark(place, self.bus.end(place))
         self.step()
-        planned = self.bus.logs[Place(PLANNING_EVENTS.name, number)][begins[PLANNING_EVENTS.name] :]
+        planned = self.bus.read(Place(PLANNING_EVENTS.name, number), begins[PLANNING_EVENTS.name])
         if planned:
             items = [record.item for record in planned]
             end = planned[-1].offset + 1

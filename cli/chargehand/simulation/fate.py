@@ -13,14 +13,17 @@ from chargehand_schemas.topics import DISPATCH_EVENTS, EXECUTION_EVENTS, PLANNIN
 
 from .agent import OTHER_PROXY, PROXY, SimulatedAgent
 from .bus import Bus, Place
+from .cuts import CHECKED, mend
 from .dispatcher import SimulatedDispatcher
 from .hosts import Host
 from .judgement import LONGEST_S
 from .planner import SimulatedPlanner
 from .scenario import Fault
-from .world import Process, World
+from .world import Process, World, instant_at
 
 RESTORED_AFTER_S = 8.0
+BROKER_BACK_AFTER_S, REPAIRED_AFTER_S = 3.0, 15.0
+SAID_AGAIN_AFTER_S = 100.0
 _MOST_TELLING = (EXECUTION_EVENTS.name, PROXY_COMMANDS.of(PROXY))
 
 
@@ -40,6 +43,12 @@ class Cast:
     def processes(self) -> list[Process]:
         return [*self.agents, *self.dispatchers, *self.planners]
 
+    def stopped(self) -> frozenset[int]:
+        """Partitions on which somebody stands still because a log was cut; all, if a planner has ended."""
+        if any(planner.cuts for planner in self.planners):
+            return frozenset(range(self.bus.partitions))
+        return frozenset(number for dispatcher in self.dispatchers for number in dispatcher.stopped)
+
     def any_planner(self) -> SimulatedPlanner | None:
         """One that would take a command now."""
         return next((planner for planner in self.planners if planner.is_alive and not planner.is_stopped), None)
@@ -51,6 +60,7 @@ class Fate:
     def __init__(self, cast: Cast, faults: Sequence[Fault]) -> None:
         self._cast = cast
         self.left = len(faults)
+        self._is_under_repair = False
         self._is_restored = any(fault.kind == "restore" for fault in faults)
         self._at_command: list[Callable[[], None]] = []
 
@@ -80,7 +90,7 @@ class Fate:
 
         def start() -> None:
             self.left -= 1
-            if not process.is_alive:
+            if not process.is_alive and not self._is_under_repair:
                 process.start()
 
         self._cast.world.after(after_s, start)
@@ -268,6 +278,59 @@ class Fate:
         some = [hosts[int(fault.extra * len(hosts))]] if fault.size else []
         planner.cancel(one, some)
 
+    def _retention(self, fault: Fault) -> None:
+        """All instances of a service are away, and what they have not read of one log is deleted."""
+        cast, number = self._cast, fault.target % self._cast.bus.partitions
+        kinds: list[tuple[Sequence[Process], str]] = [
+            (cast.dispatchers, PLANNING_EVENTS.name),
+            (cast.dispatchers, EXECUTION_EVENTS.name),
+            (cast.planners, DISPATCH_EVENTS.name),
+            (cast.agents, PROXY_COMMANDS.of(PROXY)),
+        ]
+        away, topic = kinds[int(fault.extra * len(kinds))]
+        for process in away:
+            process.crash()
+            self._restart(process, fault.size + 1.0)
+        cast.world.after(fault.size, lambda: cast.bus.lose_beginning(Place(topic, number)))
+
+    def _tail(self, fault: Fault) -> None:
+        """The broker's machine crashes with dispatchers and planners, at times with the agents. What nobody had noted is not lost:
+        such a cut cannot be seen (docs/adr/0023)."""
+        cast, bus = self._cast, self._cast.bus
+        if self._is_under_repair:
+            return
+        whole = {place: list(log) for place, log in bus.logs.items()}
+        bus.lose_end(instant_at(cast.world.now - fault.size))
+        if not self._is_cut_seen():
+            bus.logs.update(whole)
+            return
+        cast.world.tell("the broker's machine crashes: logs have lost their end")
+        self._is_under_repair, self.left = True, self.left + 1
+        for process in cast.processes if fault.extra < 0.5 else [*cast.dispatchers, *cast.planners]:
+            process.crash()
+        self._go_down(BROKER_BACK_AFTER_S)
+        cast.world.after(REPAIRED_AFTER_S, self._repair)
+
+    def _is_cut_seen(self) -> bool:
+        cast, said = self._cast, self._cast.planners[0].store
+        marks = [*cast.dispatchers[0].durable.marks.items(), *(one for _, ends in said.said for one in ends.items())]
+        marks += [(Place(DISPATCH_EVENTS.name, number), mark) for number, mark in said.heard.items()]
+        return any(mark.next_offset > cast.bus.end(place) for place, mark in marks if place.topic in CHECKED)
+
+    def _repair(self) -> None:
+        """`chargehand repair --yes`, and everything is started again."""
+        cast = self._cast
+        self._is_under_repair = False
+        cast.world.after(SAID_AGAIN_AFTER_S, self._is_repaired)
+        cast.planners[0].mend()
+        mend(cast.bus, cast.dispatchers[0].durable, cast.world.instant())
+        for process in cast.processes:
+            if not process.is_alive:
+                process.start()
+
+    def _is_repaired(self) -> None:
+        self.left -= 1
+
     def _edit(self, fault: Fault) -> None:
         """Of the proxy, each dispatcher hears at its own time. No size: no limit any more.
 
@@ -297,4 +360,6 @@ _EFFECTS: dict[str, Callable[[Fate, Fault], None]] = {
     "restore": Fate._restore,
     "cancel": Fate._cancel,
     "edit": Fate._edit,
+    "retention": Fate._retention,
+    "tail": Fate._tail,
 }

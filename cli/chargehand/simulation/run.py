@@ -108,7 +108,9 @@ class _Run:
         except BrokenPromise as promise:
             broken.append(promise)
         if not broken:
-            judgement = Judgement(self.scenario, self.bus, self.promises, self.planned, self.ids, self.job_tasks)
+            judgement = Judgement(
+                self.scenario, self.bus, self.promises, self.planned, self.ids, self.job_tasks, self.cast.stopped()
+            )
             broken += judgement.judge()
         return Outcome(
             self.scenario,
@@ -131,10 +133,13 @@ class _Run:
     def _is_over(self) -> bool:
         if self.fate.left or len(self.ids) < len(self.scenario.invocations):
             return False
-        invocations = self.planned.invocations
-        if not all(invocations[one].state.value == "ended" for one in self.ids):
+        invocations, stopped = self.planned.invocations, self.cast.stopped()
+        waits = [one for one in self.ids if invocations[one].state.value != "ended"]
+        if any(self.planned.places[one] not in stopped for one in waits):
             self.ended_at = self.world.now
             return False
+        if waits:
+            return self.world.now > self.ended_at + PATIENCE_S
         return self._is_quiet() or self.world.now > self.ended_at + PATIENCE_S
 
     def _is_quiet(self) -> bool:

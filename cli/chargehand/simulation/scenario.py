@@ -27,6 +27,8 @@ FAULTS: dict[str, str] = {
     "journal": "an agent loses its journal",
     "restore": "the dispatcher's store is restored from an older backup",
     "cancel": "an invocation or some of its hosts are cancelled",
+    "retention": "a service is away, and the beginning of a log is deleted before it was read",
+    "tail": "the machine of the broker crashes, logs lose their last records, and the stores are repaired",
     "edit": "the concurrency limit of an invocation or of the proxy is changed while it runs",
 }
 """Kinds of faults, in words."""
@@ -93,7 +95,10 @@ def draw(seed: int, hosts: int | None = None, faults: Collection[str] = tuple(FA
         return Scenario(seed, count, 1, 1, (plain,), (), 5.0)
     invocations = tuple(_invocation(random, count) for _ in range(random.choice((1, 1, 2))))
     is_profile = len(faults) <= MOST_OF_A_PROFILE
-    kinds = [kind for kind in FAULTS if kind in faults and (is_profile or random.random() < 0.6)]
+    kinds = [kind for kind in FAULTS if kind in faults and (is_profile or random.random() < _SELDOM.get(kind, 0.6))]
+    if "restore" in kinds and "tail" in kinds:
+        # Two copies of the truth lost at once: nobody promises anything then.
+        kinds.remove("tail")
     drawn = [_fault(random, kind) for kind in kinds for _ in range(random.randint(1, 6 if is_profile else 4))]
     return Scenario(
         seed,
@@ -131,6 +136,9 @@ def _retry_on(random: Random) -> Sequence[Reason]:
     return tuple(sorted(RETRYABLE))
 
 
+_SELDOM = {"retention": 0.05, "tail": 0.3}
+"""Kinds that end a run early, or stop everything for a while."""
+
 _SIZES: dict[str, Sequence[float]] = {
     "slow": (5, 40),
     "lag": (5, 30, 90),
@@ -146,6 +154,8 @@ _SIZES: dict[str, Sequence[float]] = {
     "restore": (5, 30),
     "cancel": (0, 1),
     "edit": (0, 1, 2, 3, 6),
+    "retention": (5, 40),
+    "tail": (0.05, 0.5, 3, 20),
 }
 
 
