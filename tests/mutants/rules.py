@@ -332,4 +332,35 @@ RULES = (
         ),
         ("stop", "cut", "crash"),
     ),
+    Mutant(
+        "SOLO-agents",
+        "a proxy of a provider without a lock on the host has two agents",
+        (Edit("chargehand.simulation.scenario", "        agents if has_host_lock else 1,\n", "        2,\n"),),
+        ("stop", "crash", "lag"),
+    ),
+    Mutant(
+        "SOLO-birth",
+        "without a lock on the host a new journal starts what was issued before its birth",
+        (
+            Edit(
+                _POLICY,
+                "    if facts.has_host_lock(command.provider_type) or facts.is_within_journal(command.issued_at):\n",
+                "    if True:\n",
+            ),
+        ),
+        ("journal", "repeat", "crash"),
+    ),
+    Mutant(
+        "SOLO-starting",
+        "what a journal has as starting is released when the connection is lost, as if it had not been sent",
+        (
+            Edit(
+                _ATTEMPT,
+                "    if not _may_look(left.order, facts):\n        return _leave_unknown(left)\n",
+                "    if not _may_look(left.order, facts):\n"
+                "        return _release(left, ReleaseReason.COULD_NOT_CONNECT, '', now, facts, is_unsent=False)\n",
+            ),
+        ),
+        ("cut", "reboot"),
+    ),
 )

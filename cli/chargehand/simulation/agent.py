@@ -101,6 +101,7 @@ class SimulatedAgent(Process):
         self.bus, self.group, self.hosts, self.margin = bus, group, hosts, margin
         self.journal = SimulatedJournal(self.world.new_id())
         self.journal_full_until = 0.0
+        self.has_host_lock = True
         self.partition_of: dict[UUID, int] = {}
         self.member = Member(group, self, self._assigned)
         self._said = 0
@@ -136,7 +137,7 @@ class SimulatedAgent(Process):
             proxy=PROXY,
             journal_birth=self.journal.birth,
             clock_margin=self.margin,
-            providers={PROVIDER: True},
+            providers={PROVIDER: self.has_host_lock},
             limits=LIMITS,
         )
         started = AgentStarted(**self._about("started"), journal_id=self.journal.journal_id, providers=(PROVIDER,))
@@ -473,6 +474,7 @@ class _Visit:
         now, world = agent.clock(), agent.world
         watch = Watch(self.number, self._see, look.offsets.stdout if look is not None else 0)
         if look is not None:
+            assert agent.has_host_lock, "looked at a host that knows no locks"  # noqa: S101 (rule SOLO)
             name = Name(self.order.lock_path, self.order.attempt)
             since_issue = (agent.current_facts().true_time(now) - self.order.issued_at, self._uptime_s)
             task, is_cancel = self.order.job_task_id, look.is_cancel
@@ -483,7 +485,10 @@ class _Visit:
             world.after(0.0, lambda: self._see(RefusalSeen(self.number, rules.START_NOT_ALLOWED, "")))
             return
         task, uptime_s = self.order.job_task_id, self._uptime_s
-        self._deliver(lambda: self.host.start(task, terms, uptime_s, watch))
+        if agent.has_host_lock:
+            self._deliver(lambda: self.host.start(task, terms, uptime_s, watch))
+        else:
+            self._deliver(lambda: self.host.start_unlocked(task, terms, watch))
 
     def _deliver(self, arrive: Action) -> None:
         self.was_sent = True

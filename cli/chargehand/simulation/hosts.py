@@ -61,6 +61,7 @@ class Directory:
     cause: EndCause = EndCause.EXITED
     job: Job | None = None
     has_exit_file: bool = False
+    is_locked: bool = True
     watchers: list[Watch] = field(default_factory=list)
 
 
@@ -156,6 +157,16 @@ class Host:
             deadline_s = uptime_s + terms.not_after_in.total_seconds()
             self._step(lambda: self._fence(name, terms, deadline_s, watch))
 
+    def start_unlocked(self, job_task_id: UUID, terms: StartTerms, watch: Watch) -> None:
+        """The order has arrived at a host that knows no locks and no deadlines (rule SOLO): it runs, as often as it is told to. What
+        becomes of it is told to whoever is connected, and to nobody else."""
+        befalling, self.at_arrival = self.at_arrival, []
+        for fault in befalling:
+            fault()
+        name = Name(f"{terms.run.lock_path}#{len(self.directories)}", terms.run.attempt)
+        self.directories[name] = Directory(job_task_id, self.world.now, self.boot, is_locked=False)
+        self._step_on(lambda: self._begin(name, terms, watch))
+
     def _has_booted_since(self, issued_ago: timedelta, uptime_s: float) -> bool:
         """Rule BOOT, by the uptime that was read on the connection."""
         return uptime_s < issued_ago.total_seconds() + self.promises.margin_s
@@ -200,7 +211,7 @@ class Host:
         if directory is None or directory.is_buried:
             watch.see(NeverStartedSeen(watch.visit, NeverStartedWhy.TOMBSTONE))
             return
-        if self.world.now < self.full_until:
+        if directory.is_locked and self.world.now < self.full_until:
             watch.see(RefusalSeen(watch.visit, "disk_full", "no room for `started`"))
             return
         job = self.job(directory.job_task_id, name.attempt)
@@ -225,7 +236,7 @@ class Host:
         directory = self.directories.get(name)
         if directory is None or boot != self.boot or directory.has_exit_file or self.world.now < directory.ends_at:
             return
-        directory.has_exit_file = self.world.now >= self.full_until
+        directory.has_exit_file = not directory.is_locked or self.world.now >= self.full_until
         self.world.tell(f"host {self.name} ends {_short(directory, name)}: {directory.cause}")
         self.promises.stopped(directory.job_task_id, name.attempt)
         watchers, directory.watchers = directory.watchers, []

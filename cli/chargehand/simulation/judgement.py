@@ -89,9 +89,10 @@ class Judgement:
         ]
 
     def _has_late_reports(self) -> bool:
-        """Whether an agent may report times that are wrong: by a clock that is off, or late because it stood still."""
+        """Whether times may be reported wrong, by a clock that is off, or late, by an agent that stood still or a host without a
+        lock."""
         margin_s = self._promises.margin_s
-        return any(
+        return not self._scenario.has_host_lock or any(
             fault.kind == "stop" or (fault.kind == "clock" and abs(fault.size) > margin_s)
             for fault in self._scenario.faults
         )

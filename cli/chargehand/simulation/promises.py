@@ -35,10 +35,14 @@ class BrokenPromise(Exception):
 
 
 class Promises:
-    """The hosts' truth and the dispatcher's word, side by side."""
+    """The hosts' truth and the dispatcher's word, side by side.
 
-    def __init__(self, margin: timedelta) -> None:
-        self.margin_s = margin.total_seconds()
+    Hosts without a lock know no deadline and no earlier attempt: what arrives late starts late, perhaps beside another, perhaps after
+    the verdict (docs/protocol.md section 4). That each attempt starts once, and none after one that ran unseen, is promised there too.
+    """
+
+    def __init__(self, margin: timedelta, *, has_host_lock: bool = True) -> None:
+        self.margin_s, self._has_host_lock = margin.total_seconds(), has_host_lock
         self.running: dict[UUID, set[int]] = defaultdict(set)
         self.started_once: set[Attempt] = set()
         self.exits: dict[UUID, dict[int, int]] = defaultdict(dict)
@@ -69,21 +73,26 @@ class Promises:
             raise BrokenPromise(
                 "no doubled run", f"{job_task_id}/{attempt}", "started after it was said that it never would"
             )
-        if self.running[job_task_id]:
-            raise BrokenPromise(
-                "two at once", f"{job_task_id}/{attempt}", f"beside {sorted(self.running[job_task_id])}"
-            )
-        if job_task_id in self.verdicts:
-            raise BrokenPromise("nothing after the verdict", f"{job_task_id}/{attempt}", "started after the verdict")
         due = self._dues.get(key)
-        if due is not None and now > due.not_after + timedelta(seconds=self.margin_s):
-            raise BrokenPromise("limits", f"{job_task_id}/{attempt}", f"started at {now}, not after {due.not_after}")
+        if self._has_host_lock:
+            self._is_in_its_time(key, due, now)
         earlier = sum((job_task_id, number) in self.started_once for number in range(1, attempt))
         if due is not None and due.tried < earlier:
             detail = f"started after {earlier} attempts that had started, of which {due.tried} were counted as tries"
             raise BrokenPromise("no doubled run", f"{job_task_id}/{attempt}", detail)
         self.started_once.add(key)
         self.running[job_task_id].add(attempt)
+
+    def _is_in_its_time(self, key: Attempt, due: AttemptDue | None, now: datetime) -> None:
+        job_task_id, attempt = key
+        if self.running[job_task_id]:
+            raise BrokenPromise(
+                "two at once", f"{job_task_id}/{attempt}", f"beside {sorted(self.running[job_task_id])}"
+            )
+        if job_task_id in self.verdicts:
+            raise BrokenPromise("nothing after the verdict", f"{job_task_id}/{attempt}", "started after the verdict")
+        if due is not None and now > due.not_after + timedelta(seconds=self.margin_s):
+            raise BrokenPromise("limits", f"{job_task_id}/{attempt}", f"started at {now}, not after {due.not_after}")
 
     def stopped(self, job_task_id: UUID, attempt: int) -> None:
         """It runs no more."""
@@ -208,7 +217,7 @@ class Promises:
 
     def _hear_free(self, job_invocation_id: UUID, job_task_id: UUID, word: str) -> None:
         self.held[job_invocation_id].pop(job_task_id, None)
-        if self.running[job_task_id]:
+        if self.running[job_task_id] and self._has_host_lock:
             raise BrokenPromise("limits", job_task_id, f"{word}, while {sorted(self.running[job_task_id])} runs")
 
 

@@ -53,7 +53,7 @@ class _Run:
         self.scenario = scenario
         self.world = world = World(scenario.seed, is_told=is_told)
         self.timers = Timers()
-        self.promises = Promises(self.timers.margin)
+        self.promises = Promises(self.timers.margin, has_host_lock=scenario.has_host_lock)
         self.bus = Bus(world, PARTITIONS)
         self.bus.watch = self._watch
         self.hosts = [Host(world, self.promises, world.new_id(), f"h{n}") for n in range(scenario.hosts)]
@@ -65,6 +65,8 @@ class _Run:
             SimulatedAgent(self.bus, agents, f"agent-{'ab'[n]}", by_id, self.timers.margin)
             for n in range(scenario.agents)
         ]
+        for agent in self.agents:
+            agent.has_host_lock = scenario.has_host_lock
         durable = Durable()
         singles = frozenset({PROXY} if scenario.agents == 1 else ())
         self.dispatchers = [

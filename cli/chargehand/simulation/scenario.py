@@ -33,6 +33,7 @@ FAULTS: dict[str, str] = {
 }
 """Kinds of faults, in words."""
 
+WITHOUT_LOCK = 0.12
 MOST_OF_A_PROFILE = 6
 """So few kinds of faults are a profile: each of them happens, and often."""
 
@@ -74,12 +75,13 @@ class Scenario:
     faults: tuple[Fault, ...] = ()
     longest_job_s: float = 30.0
     planners: int = 1
+    has_host_lock: bool = True
 
     def __str__(self) -> str:
         faults = "\n".join(f"  {fault}" for fault in self.faults)
         return (
             f"seed {self.seed}: {self.hosts} hosts, {self.agents} agents, {self.dispatchers} dispatchers, {self.planners} planners, "
-            f"{len(self.invocations)} invocations, {len(self.faults)} faults\n{faults}"
+            f"{'' if self.has_host_lock else 'no lock on hosts, '}{len(self.invocations)} invocations, {len(self.faults)} faults\n{faults}"
         )
 
 
@@ -100,15 +102,19 @@ def draw(seed: int, hosts: int | None = None, faults: Collection[str] = tuple(FA
         # Two copies of the truth lost at once: nobody promises anything then.
         kinds.remove("tail")
     drawn = [_fault(random, kind) for kind in kinds for _ in range(random.randint(1, 6 if is_profile else 4))]
+    agents = random.choice((1, 2))
+    has_host_lock = Random(f"lock {seed}").random() >= WITHOUT_LOCK  # noqa: S311 (as above)
     return Scenario(
         seed,
         count,
-        random.choice((1, 2)),
+        # One journal per proxy (rule SOLO).
+        agents if has_host_lock else 1,
         random.choice((1, 2)),
         invocations,
         tuple(sorted(drawn, key=lambda fault: fault.at_s)),
         random.choice((3.0, 30.0, 90.0)),
         random.choice((1, 2)),
+        has_host_lock,
     )
 
 

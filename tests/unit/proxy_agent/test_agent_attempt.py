@@ -670,7 +670,36 @@ def test_a_provider_without_a_lock_is_never_looked_at_nor_answered_for() -> None
     assert (story.attempt, story.effects) == (None, (CommitOffset(), Forget()))
     unresolved = entry_of(Phase.STARTING)._replace(order=order)
     restarted = Story(attempt=restored(unresolved)).given(Restarted())
-    assert restarted.effects == () and restarted.phase is Phase.STARTING
+    assert restarted.effects == (Forget(),) and restarted.phase is Phase.STARTING
+
+
+SOLO = replace(FACTS, providers={"ssh": False})
+
+
+def test_solo_a_lost_connection_leaves_the_attempt_unknown_and_nothing_is_said() -> None:
+    story = Story(SOLO).given(RunReceived(run()), Connected(1))
+    journaled = story.journaled[-1]
+    story.given(ConnectionCut(1, "cut", was_sent=True))
+    assert story.effects == (Forget(),) and story.phase is Phase.STARTING
+    again = Story(SOLO, attempt=restored(journaled)).given(ResumeReceived(resume()))
+    assert again.said == [] and Forget() in again.effects
+    repeated = Story(SOLO, attempt=restored(journaled)).given(RunReceived(run()))
+    assert not {Connect, SendWrapper, Journal} & set(repeated.kinds)
+
+
+def test_solo_a_cancel_before_the_start_releases_without_a_proof_and_looks_at_nothing() -> None:
+    story = Story(SOLO).given(RunReceived(run()), CancelReceived(cancel()), Connected(1))
+    fact = story.only_said()
+    assert isinstance(fact, AttemptReleased) and not fact.proves_never_started
+    assert not {Look, SendWrapper} & set(story.kinds)
+
+
+def test_solo_an_end_with_less_output_than_it_should_have_had_is_an_end_all_the_same() -> None:
+    """There is no second look that could bring the rest."""
+    story = Story(SOLO).given(RunReceived(run()), Connected(1), StartSeen(1, "boot", 0 * SECOND, existed=False))
+    story.given(end(stdout=10))
+    assert story.kinds == [PublishOutput]
+    assert isinstance(story.given(OutputAcked(Offsets(10, 0))).only_said(), AttemptEnded)
 
 
 # --- stopping ------------------------------------------------------------------------------------------------------------------------

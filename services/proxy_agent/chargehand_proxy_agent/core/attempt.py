@@ -330,7 +330,7 @@ def _may_look(order: ProxyCommand, facts: AgentFacts) -> bool:
 def _visit(attempt: Attempt, now: datetime, facts: AgentFacts) -> Step:
     """One more connection, to look."""
     if not _may_look(attempt.order, facts):
-        return Step(attempt)
+        return Step(attempt) if attempt.visits else _leave_unknown(attempt)
     visit = Visit(attempt.visit_count + 1, is_cancel=attempt.is_cancelled)
     visited = attempt._replace(visits=(*attempt.visits, visit), visit_count=visit.number)
     return Step(visited, (Connect(visit.number),))
@@ -357,6 +357,8 @@ def _connected(attempt: Attempt, number: int, now: datetime, facts: AgentFacts) 
         return Step(attempt, (Leave(number),))
     if not visit.is_start:
         return Step(attempt, (_look(attempt, visit),))
+    if attempt.is_cancelled and not _may_look(attempt.order, facts):
+        return _release_cancelled(attempt, now, facts)
     if attempt.is_cancelled:
         looking = Visit(number, is_cancel=True)
         visits = tuple(looking if v.number == number else v for v in attempt.visits)
@@ -378,7 +380,7 @@ def _could_not_connect(attempt: Attempt, event: CouldNotConnect, now: datetime, 
         return _release(
             left, ReleaseReason.COULD_NOT_CONNECT, f"{event.why}: {event.detail}", now, facts, is_unsent=True
         )
-    return _cut(attempt, event.visit, now)
+    return _cut(attempt, event.visit, now, facts)
 
 
 def _connection_cut(attempt: Attempt, event: ConnectionCut, now: datetime, facts: AgentFacts) -> Step:
@@ -386,17 +388,24 @@ def _connection_cut(attempt: Attempt, event: ConnectionCut, now: datetime, facts
     is_unsent = not event.was_sent and visit is not None and visit.is_start and attempt.phase is Phase.STARTING
     if is_unsent and len(attempt.visits) == 1:
         return _release(attempt, ReleaseReason.COULD_NOT_CONNECT, event.detail, now, facts, is_unsent=True)
-    return _cut(attempt, event.visit, now)
+    return _cut(attempt, event.visit, now, facts)
 
 
-def _cut(attempt: Attempt, number: int, now: datetime) -> Step:
+def _cut(attempt: Attempt, number: int, now: datetime, facts: AgentFacts) -> Step:
     """The truth is on the host: look again, later and later while it cannot be reached."""
     if _find_visit(attempt, number) is None:
         return Step(attempt)
     left = attempt._replace(visits=_without(attempt, number), failures=attempt.failures + 1)
     if left.visits or left.phase.is_end or left.outcome is not None:
         return Step(left)
+    if not _may_look(left.order, facts):
+        return _leave_unknown(left)
     return Step(left, (WakeAfter(_retry_in(left, now)),))
+
+
+def _leave_unknown(attempt: Attempt) -> Step:
+    """Rule SOLO: whether it runs, nobody can find out. Nothing is said, it is never started again, and it is unknown at its deadline."""
+    return Step(attempt, (Forget(),))
 
 
 def _retry_in(attempt: Attempt, now: datetime) -> timedelta:
@@ -499,7 +508,7 @@ def _outcome_seen(attempt: Attempt, seen: EndSeen | InterruptionSeen, now: datet
         return Step(attempt)
     lengths = _lengths(attempt, seen)
     is_short = any(lengths[name] > stream.seen for name, stream in attempt.streams.items())
-    if is_short and attempt.shortfalls < MOST_SHORTFALLS:
+    if is_short and attempt.shortfalls < MOST_SHORTFALLS and _may_look(attempt.order, facts):
         # Told of an end before all output was seen: read the rest. A host that never gives it is believed in the end.
         left = attempt._replace(visits=_without(attempt, seen.visit), shortfalls=attempt.shortfalls + 1)
         return Step(left) if left.visits else _visit(left, now, facts)
@@ -574,10 +583,12 @@ def _fence(attempt: Attempt, seen: NeverStartedSeen, now: datetime) -> tuple[Eff
 def _refusal_seen(attempt: Attempt, seen: RefusalSeen, now: datetime, facts: AgentFacts) -> Step:
     visit = _find_visit(attempt, seen.visit)
     if visit is None or not visit.is_start or attempt.phase is not Phase.STARTING:
-        return _cut(attempt, seen.visit, now)
+        return _cut(attempt, seen.visit, now, facts)
     if seen.why != START_NOT_ALLOWED:
         why = _REFUSALS.get(seen.why, ReleaseReason.HOST_REFUSED)
         return _release(attempt, why, f"{seen.why}: {seen.detail}", now, facts, is_unsent=False)
+    if attempt.is_cancelled and not _may_look(attempt.order, facts):
+        return _release_cancelled(attempt, now, facts)
     if attempt.is_cancelled:
         left = attempt._replace(visits=_without(attempt, seen.visit))
         return Step(left) if left.visits else _visit(left, now, facts)
@@ -595,6 +606,11 @@ def _release(
     is_proof = is_unsent and why in _UNSENT_PROOFS and _may_prove(attempt, facts)
     report = reports.released(attempt.order, why, detail, is_proof, now, facts)
     return _over(attempt, attempt.entry._replace(phase=Phase.RELEASED, report=report))
+
+
+def _release_cancelled(attempt: Attempt, now: datetime, facts: AgentFacts) -> Step:
+    """Rule SOLO: there is no lock to take. Nothing was sent, and this is the only journal that could."""
+    return _release(attempt, ReleaseReason.EXPIRED, "cancelled before it was started", now, facts, is_unsent=True)
 
 
 def _may_prove(attempt: Attempt, facts: AgentFacts) -> bool:
