@@ -194,8 +194,8 @@ BUGS = (
         (
             Edit(
                 _PLANNER,
-                "                self._note_sent(end)\n",
-                "                self._note_sent(store.published + end - begin)\n",
+                "                self._note_sent(end, by_place)\n",
+                "                self._note_sent(store.published + end - begin, by_place)\n",
             ),
         ),
         ("stop", "crash", "slow"),
@@ -295,10 +295,137 @@ BUGS = (
         (
             Edit(
                 _ENGINE,
-                "last_check_in=self.check_ins.get((job_task.host_id, job_task.proxy)),",
-                "last_check_in=max((at for key, at in self.check_ins.items() if key[0] == job_task.host_id), default=None),",
+                "self.check_ins.get((job_task.host_id, job_task.proxy)) if self.check_ins else None",
+                "max((at for key, at in self.check_ins.items() if key[0] == job_task.host_id), default=None)",
             ),
         ),
         ("cut",),
+    ),
+    Mutant(
+        "splay-anew",
+        "the delay of the splay is drawn, not told from the job task",
+        (
+            Edit(
+                _INVOCATION,
+                "due_at=start + splay_offset(planned.job_task_id, invocation.properties.splay),",
+                "due_at=start + splay_offset(planned.host_id, invocation.properties.splay),",
+            ),
+        ),
+    ),
+    Mutant(
+        "tries-without-interval",
+        "a retry is due at once",
+        (Edit(_OVER, "due_at=at.now + at.properties.retry_interval", "due_at=at.now"),),
+    ),
+    Mutant(
+        "tries-whatever",
+        "what the template does not retry is retried",
+        (Edit(_OVER, " or reason not in at.properties.retry_on", ""),),
+    ),
+    Mutant(
+        "tries-for-want-of-a-slot",
+        "time_to_pickup runs while only a slot is missing",
+        (
+            Edit(
+                _TABLE,
+                "    number = job_task.last_attempt + 1\n    not_after",
+                "    if at.now >= job_task.due_at + at.properties.time_to_pickup:\n"
+                "        return end_waiting(job_task, JobTaskStatus.FAILED, Reason.NOT_PICKED_UP, at.now)\n"
+                "    number = job_task.last_attempt + 1\n    not_after",
+            ),
+        ),
+    ),
+    Mutant(
+        "cancelled-retried",
+        "what is being cancelled is tried again when it did not come to that",
+        (
+            Edit(
+                _OVER,
+                "    if job_task.is_cancelling:\n        return _over_while",
+                "    if job_task.is_cancelling and outcome.how is How.CANCELLED:\n        return _over_while",
+            ),
+        ),
+        ("cancel", "cut", "stop"),
+    ),
+    Mutant(
+        "cancelled-is-a-failure",
+        "an attempt that was ended by a cancel counts as an exit of its own",
+        (Edit(_OVER, "EndCause.CANCELLED: How.CANCELLED}", "EndCause.CANCELLED: How.EXITED}"),),
+        ("cancel",),
+    ),
+    Mutant(
+        "check-in-older",
+        "a check-in that is older than the attempt wakes",
+        (
+            Edit(
+                _OVER,
+                "return at.last_check_in is not None and job_task.issued_at is not None and at.last_check_in >= job_task.issued_at",
+                "return at.last_check_in is not None",
+            ),
+        ),
+        ("cut", "reboot"),
+    ),
+    Mutant(
+        "check-in-holds-slot",
+        "what waits for a check-in holds its slot",
+        (
+            Edit(
+                _JOB_TASK,
+                "SLOT_STATES = frozenset({State.DUE, State.ACCEPTED, State.RUNNING})",
+                "SLOT_STATES = frozenset({State.DUE, State.ACCEPTED, State.RUNNING, State.CHECK_IN})",
+            ),
+        ),
+        ("cut", "reboot"),
+    ),
+    Mutant(
+        "rolling-early",
+        "the next batch begins when one of the batch before is still to end",
+        (
+            Edit(
+                _INVOCATION,
+                "        passed = self.verdicts - len(self.ahead)\n",
+                "        passed = self.verdicts - len(self.ahead) + (self.verdicts > 0)\n",
+            ),
+        ),
+    ),
+    Mutant(
+        "rolling-ahead",
+        "a host of a later batch that is cancelled lets the next batch begin",
+        (Edit(_INVOCATION, "    if verdict.ordinal >= released:\n", "    if False:\n"),),
+        ("cancel",),
+    ),
+    Mutant(
+        "rolling-goes-on",
+        "a rolling invocation goes on after more failures than it allows",
+        (
+            Edit(
+                _INVOCATION,
+                "    return replace(invocation, is_halted=True, halt=halt)\n",
+                "    return replace(invocation, halt=halt)\n",
+            ),
+        ),
+    ),
+    Mutant(
+        "rolling-restored",
+        "a halt that its own log tells of is forgotten",
+        (
+            Edit(
+                _ENGINE,
+                "        self._put(count(self._invocation(item), [item]))\n",
+                "        self._put(replace(count(self._invocation(item), [item]), is_halted=False))\n",
+            ),
+        ),
+        ("restore",),
+    ),
+    Mutant(
+        "slots-due",
+        "an attempt that nobody has accepted yet holds no slot",
+        (
+            Edit(
+                _JOB_TASK,
+                "SLOT_STATES = frozenset({State.DUE, State.ACCEPTED, State.RUNNING})",
+                "SLOT_STATES = frozenset({State.ACCEPTED, State.RUNNING})",
+            ),
+        ),
     ),
 )

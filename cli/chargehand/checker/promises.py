@@ -24,8 +24,9 @@ from chargehand_schemas.dispatch import (
 from chargehand_schemas.execution import AttemptEnded, AttemptNeverStarted, AttemptStarted
 from chargehand_schemas.ids import AttemptId
 from chargehand_schemas.planning import AttemptBound, AttemptRefused, AttemptVoided
-from chargehand_schemas.plans import batch_of, failures_allowed
+from chargehand_schemas.plans import batch_of, failures_allowed, splay_offset
 from chargehand_schemas.progress import OutputOmitted, ProgressReport
+from chargehand_schemas.properties import ExecutionProperties
 from chargehand_schemas.reasons import JobTaskStatus, Stream
 
 from .recording import Entry, InvocationLog, Recording
@@ -165,20 +166,27 @@ def nothing_begins_before_its_time(log: InvocationLog, _: Recording) -> Iterator
             if isinstance(entry.item, AttemptStarted) and entry.item.started_at < due - CLOCK_TOLERANCE:
                 yield Violation("due times", str(attempt), f"started {entry.item.started_at}, due {due}", entry.place)
     for entry in log.dispatch:
-        if isinstance(entry.item, AttemptDue) and entry.item.issued_at < start:
-            yield Violation("due times", str(entry.item.job_task_id), f"due before {start}", entry.place)
+        item = entry.item
+        if isinstance(item, AttemptDue):
+            earliest = start + splay_offset(item.job_task_id, log.scheduled.properties.splay)
+            if item.issued_at < earliest:
+                yield Violation("due times", str(item.job_task_id), f"dispatched before {earliest}", entry.place)
 
 
 def tries_and_their_spacing(log: InvocationLog, _: Recording) -> Iterator[Violation]:
-    """Promise 4: tries <= tries, and a retry not before retry_interval after the end of the try before."""
+    """Promise 4: tries <= tries, a retry not before retry_interval after the end of the try before, and only of what is retried."""
     if log.scheduled is None:
         return
     properties = log.scheduled.properties
     retries: dict[UUID, datetime] = {}
+    tried: dict[UUID, int] = {}
     for entry in log.dispatch:
         item = entry.item
         if isinstance(item, JobTaskStatusChanged) and item.status is JobTaskStatus.WAITING and item.due_at:
             retries[item.job_task_id] = item.due_at
+            if item.tried > tried.get(item.job_task_id, 0):
+                tried[item.job_task_id] = item.tried
+                yield from _is_retried_as_it_should_be(item, item.due_at, properties, entry)
         elif isinstance(item, AttemptDue):
             due = retries.pop(item.job_task_id, None)
             if due is not None and item.issued_at < due:
@@ -186,6 +194,17 @@ def tries_and_their_spacing(log: InvocationLog, _: Recording) -> Iterator[Violat
             if item.tried >= properties.tries:
                 detail = f"attempt {item.attempt} after {item.tried} of {properties.tries} tries"
                 yield Violation("tries", str(item.job_task_id), detail, entry.place)
+
+
+def _is_retried_as_it_should_be(
+    item: JobTaskStatusChanged, due: datetime, properties: ExecutionProperties, entry: Entry
+) -> Iterator[Violation]:
+    if due < item.time + properties.retry_interval:
+        yield Violation(
+            "tries", str(item.job_task_id), f"to be tried again {due - item.time} after its end", entry.place
+        )
+    if item.after is not None and item.after not in properties.retry_on:
+        yield Violation("tries", str(item.job_task_id), f"tried again after {item.after.value}", entry.place)
 
 
 def attempts_count_up_by_one(log: InvocationLog, _: Recording) -> Iterator[Violation]:

@@ -98,6 +98,14 @@ def verdict(log: Log, n: int, at: float = 4, status: JobTaskStatus = JobTaskStat
     return log.add(JobTaskEnded, at, **host(n), host_name=f"web{n}", status=status)
 
 
+def retried(log: Log, after: float, why: Reason = Reason.EXIT_STATUS) -> Log:
+    """The first try of host 0 ends at 5 s, and is to be tried again so many seconds later."""
+    later = NOON + timedelta(seconds=5 + after)
+    return due(log, 0).add(
+        JobTaskStatusChanged, 5, **host(0), status=JobTaskStatus.WAITING, attempt=1, tried=1, due_at=later, after=why
+    )
+
+
 def whole(n: int, log: Log, at: float = 1) -> Log:
     return verdict(exited(started(due(log, n, at=at), n, at=at + 1), n, at=at + 2), n, at=at + 3)
 
@@ -124,6 +132,10 @@ def test_rolling_batches_in_their_order_break_nothing() -> None:
     log = verdict(verdict(due(log, 0), 2, at=2, status=JobTaskStatus.CANCELLED), 0, at=3, status=JobTaskStatus.FAILED)
     assert due(log, 1, at=4).violations(is_finished=False) == []
     assert due(log, 3, at=5).violations(is_finished=False) == ["rolling"]
+
+
+def test_a_retry_after_its_interval_breaks_nothing() -> None:
+    assert retried(planned(tries=2), 30).violations(is_finished=False) == []
 
 
 def test_a_good_log_breaks_nothing_and_repeats_are_no_matter() -> None:
@@ -161,6 +173,9 @@ BROKEN: dict[str, tuple[str, Callable[[], Log]]] = {
     ),
     "dispatched before its start": ("due times", lambda: due(planned(), 0, at=-1)),
     "started before it was due": ("due times", lambda: started(due(planned(), 0, at=60), 0, at=2)),
+    "dispatched before its delay": ("due times", lambda: due(planned(splay=timedelta(hours=5)), 0)),
+    "tried again before its interval": ("tries", lambda: retried(planned(tries=2), 29)),
+    "tried again though it is not to be": ("tries", lambda: retried(planned(tries=2), 30, Reason.INTERRUPTED)),
     "one try too many": ("tries", lambda: due(planned(tries=1), 0, tried=1)),
     "an attempt left out": ("no doubled run", lambda: due(planned(), 0, attempt=2)),
     "an attempt dispatched twice": ("no doubled run", lambda: due(due(planned(), 0), 0)),
