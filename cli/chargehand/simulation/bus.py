@@ -216,8 +216,10 @@ class Reader:
             return
         if not self.bus.is_down and self.position < self.bus.end(self.place):
             records = self.bus.read(self.place, self.position, self.bus.world.random.randint(1, READ_AT_ONCE))
-            self.position = records[-1].offset + 1
-            self.take(records)
+            # Nothing is left, if all of it was deleted.
+            self.position = records[-1].offset + 1 if records else self.bus.end(self.place)
+            if records:
+                self.take(records)
         self.wake()
 
 

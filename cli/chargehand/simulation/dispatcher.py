@@ -26,6 +26,7 @@ from .world import Process
 
 LOG_WITHIN_S = 10.0
 PRESS_AFTER_S = 3.0
+PROXY_LIMIT = 500
 SILENT_AFTER = timedelta(seconds=30)
 _INBOX = (PLANNING_EVENTS.name, EXECUTION_EVENTS.name)
 
@@ -45,7 +46,7 @@ class SimulatedDispatcher(Process):
 
     def _forget_all(self) -> None:
         self.store = MemoryStore(self.durable, self.store_clock, self.world.new_id)
-        self.store.limit_of = lambda proxy: self.around().limit_of(proxy)
+        self.store.limit_of = lambda proxy: self.proxy_limits.get(proxy, PROXY_LIMIT)
         self.readers: list[Reader] = []
         self.agents = Agents()
         self._log_read_to: dict[int, datetime] = {}
@@ -95,6 +96,7 @@ class SimulatedDispatcher(Process):
             readable_since=self._readable_since,
             single_agent_proxies=self.singles,
             heard=self.agents.followed,
+            proxy_limit=PROXY_LIMIT,
             proxy_limits=self.proxy_limits,
         )
 

@@ -12,7 +12,7 @@ from uuid import UUID
 from chargehand_schemas.topics import DISPATCH_EVENTS, EXECUTION_EVENTS, PLANNING_EVENTS, PROXY_COMMANDS
 
 from .agent import OTHER_PROXY, PROXY, SimulatedAgent
-from .bus import Bus, Place
+from .bus import Bus, Place, Record
 from .cuts import CHECKED, mend
 from .dispatcher import SimulatedDispatcher
 from .hosts import Host
@@ -62,10 +62,12 @@ class Fate:
         self.left = len(faults)
         self._is_under_repair = False
         self._is_restored = any(fault.kind == "restore" for fault in faults)
+        self._command: tuple[Place, Record] | None = None
         self._at_command: list[Callable[[], None]] = []
 
-    def a_command_is_sent(self) -> None:
+    def a_command_is_sent(self, place: Place, record: Record) -> None:
         """For faults that wait for that."""
+        self._command = (place, record)
         befalling, self._at_command = self._at_command, []
         for befall in befalling:
             befall()
@@ -115,6 +117,10 @@ class Fate:
                 reader.lags_until = self._cast.world.now + for_s
 
     def _repeat(self, fault: Fault) -> None:
+        if fault.extra < 0.4:
+            # The next command, while it may still be obeyed.
+            self._at_command.append(lambda: self._repeat_command(fault.extra * 25))
+            return
         topics = (PROXY_COMMANDS.of(PROXY), EXECUTION_EVENTS.name, PLANNING_EVENTS.name, DISPATCH_EVENTS.name)
         places = [
             Place(topic, n)
@@ -127,6 +133,11 @@ class Fate:
             log = self._cast.bus.logs[place]
             record = log[int(fault.extra * len(log))]
             self._cast.bus.append(place, [(record.item, record.raw)])
+
+    def _repeat_command(self, after_s: float) -> None:
+        if self._command is not None:
+            place, record = self._command
+            self._cast.world.after(after_s, lambda: self._cast.bus.append(place, [(record.item, record.raw)]))
 
     def _crash(self, fault: Fault) -> None:
         process = self._process(fault)

@@ -178,7 +178,7 @@ class _Run:
                 f"{place.topic.removeprefix('chargehand.')}/{place.partition}@{record.offset} {_words(record)}"
             )
         if isinstance(record.item, RunProxyCommand):
-            self.fate.a_command_is_sent()
+            self.fate.a_command_is_sent(place, record)
         self.promises.watch(place.topic, record.item, self.world.instant())
 
 
