@@ -179,13 +179,13 @@ class Promises:
             raise BrokenPromise("no lost job", item.job_task_id, f"not tried though its host checked in at {at}")
 
     def _hear_wake(self, item: JobTaskStatusChanged) -> None:
-        """Rule CHK: what waits for a check-in is woken by one that is younger than its attempt, at the proxy whose slot it had, and
-        by nothing else."""
+        """Rule CHK: what waits for a check-in is woken by one that is younger than its attempt, at the proxy whose slot it had, or by
+        the late end of an earlier attempt (rule LATE), which is said."""
         due = self._last_due.get(item.job_task_id)
         is_unreachable = (
             item.after is Reason.COULD_NOT_CONNECT and self._properties[item.job_invocation_id].wait_for_check_in
         )
-        is_woken = is_unreachable or item.job_task_id in self._waits_for
+        is_woken = is_unreachable or (item.after is None and item.job_task_id in self._waits_for)
         if item.status is not JobTaskStatus.WAITING or not is_woken or due is None:
             return
         at = self._check_ins.get((item.host_id, due.proxy))
