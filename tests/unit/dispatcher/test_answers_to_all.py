@@ -7,7 +7,7 @@ from uuid import UUID
 import pytest
 from chargehand_dispatcher.core.alike import ManyEnded, Same, answer_to_all
 from chargehand_dispatcher.core.invocation import Invocation, count, count_alike
-from chargehand_dispatcher.core.job_task import JobTask, replace
+from chargehand_dispatcher.core.job_task import JobTask
 from chargehand_dispatcher.core.rules import Circumstances
 from chargehand_dispatcher.core.table import CancelRequested, Halted, step
 from chargehand_dispatcher.shell.rows import (
@@ -20,6 +20,7 @@ from chargehand_dispatcher.shell.rows import (
 )
 from chargehand_schemas.base import MAX_MESSAGE_BYTES
 from chargehand_schemas.dispatch import JobTaskEnded
+from chargehand_schemas.frozen import replace
 from chargehand_schemas.properties import ExecutionProperties
 from hypothesis import given
 from hypothesis import strategies as st

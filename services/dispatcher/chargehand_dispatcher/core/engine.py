@@ -322,7 +322,7 @@ class Desk:
         last_check_in = self.check_ins.get((job_task.host_id, job_task.proxy)) if self.check_ins else None
         if heard_at is None and last_check_in is None:
             return known
-        return replace(known, heard_at=heard_at, last_check_in=last_check_in)
+        return known._replace(heard_at=heard_at, last_check_in=last_check_in)
 
     def circumstances_of_all(self, job_invocation_id: UUID) -> Circumstances:
         """What holds for job tasks of an invocation that were never dispatched: no proxy, agent or check-in matters to them."""
@@ -336,15 +336,7 @@ class Desk:
             timers=around.timers,
             log_read_to=around.log_read_to.get(self.places.get(invocation.job_invocation_id, -1)),
             readable_since=around.readable_since,
-<<<<<<< HEAD
             has_single_agent=proxy in around.single_agent_proxies,
-=======
-            last_check_in=self.check_ins.get(job_task.host_id) if self.check_ins else None,
-            has_single_agent=job_task.proxy in around.single_agent_proxies,
-            heard_at=around.heard.get((job_task.job_task_id, job_task.attempt, job_task.proxy))
-            if around.heard
-            else None,
->>>>>>> dc01c2b (Keep faults and the last judgement of a simulated run in modules of their own)
             start_before=invocation.start_before,
             is_halted=invocation.is_halted,
             proxy_limit=around.limit_of(proxy),
