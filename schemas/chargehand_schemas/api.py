@@ -12,7 +12,7 @@ from uuid import UUID
 from pydantic import ConfigDict, Field, StringConstraints
 
 from .base import Instant, Model
-from .commands import HostRecord, InputName, Targeting, UserName
+from .commands import HostRecord, InputName, Password, Targeting, UserName
 from .dispatch import Halt
 from .properties import ExecutionOverrides, ExecutionProperties
 from .reasons import JobInvocationStatus, JobTaskStatus, Reason, StepKind, Stream
@@ -46,7 +46,8 @@ class Problem(Model):
 
 
 class JobInvocationRequest(Request):
-    """`POST /job-invocations`. Inputs named in `hidden_inputs` are sealed by the gateway before they travel."""
+    """`POST /job-invocations`. Inputs named in `hidden_inputs`, and the password for becoming the effective user on hosts, are sealed
+    by the gateway before they travel."""
 
     job_invocation_id: UUID | None = None
     template: str = "Run Command"
@@ -55,6 +56,7 @@ class JobInvocationRequest(Request):
     hidden_inputs: dict[InputName, Annotated[str, StringConstraints(max_length=65_536)]] = Field(default_factory=dict)
     overrides: ExecutionOverrides = ExecutionOverrides()
     effective_user: UserName = ""
+    effective_user_password: Password = ""
     description: str = Field("", max_length=1024)
     start_at: Instant | None = None
     start_before: Instant | None = None
@@ -109,6 +111,7 @@ class JobInvocationDocument(Model):
     hidden_inputs: tuple[str, ...] = ()
     targeting: str = ""
     effective_user: str = ""
+    has_effective_user_password: bool = False
     properties: ExecutionProperties | None = None
     total: int = 0
     counts: dict[JobTaskStatus, int] = Field(default_factory=dict)
@@ -171,6 +174,7 @@ class AttemptDocument(Model):
     attempt: int
     proxy: str = ""
     agent_id: str = ""
+    effective_user: str = ""
     outcome: str = ""
     detail: str = ""
     due_at: Instant | None = None

@@ -95,6 +95,8 @@ class JobTemplateSaved(CatalogEvent):
     inputs: tuple[TemplateInput, ...]
     properties: ExecutionProperties
     effective_user: str = ""
+    effective_user_overridable: bool = True
+    effective_user_current_user: bool = False
     description_format: str = ""
 
 

@@ -29,6 +29,13 @@ class Command(Item):
     actor: str = Field(max_length=128)
 
 
+MAX_PASSWORD_CHARACTERS = 256
+Password = Annotated[
+    str, StringConstraints(max_length=MAX_PASSWORD_CHARACTERS, pattern=r"^[^\x00-\x1f\x7f]*$"), Field(repr=False)
+]
+"""One line, as a host's prompt takes it."""
+
+
 class Targeting(Model):
     """Which hosts: all, or the union of names and ids. An empty targeting is refused."""
 
@@ -40,7 +47,8 @@ class Targeting(Model):
 class InvokeJob(Command):
     """Run a JobTemplate on hosts. `job_invocation_id` is chosen by the client (random), so a repeat is the same job.
 
-    `inputs` in clear; `sealed_inputs` are base64 of a SealedBox to the planner's vault key (hidden values).
+    `inputs` in clear; `sealed_inputs` are base64 of a SealedBox to the planner's vault key (hidden values), and so is
+    `sealed_effective_user_password`: what the host asks for before it runs the script as the effective user.
     """
 
     job_invocation_id: UUID
@@ -50,6 +58,7 @@ class InvokeJob(Command):
     sealed_inputs: dict[InputName, str] = Field(default_factory=dict)
     overrides: ExecutionOverrides = ExecutionOverrides()
     effective_user: UserName = ""
+    sealed_effective_user_password: str = Field("", max_length=8192)
     description: str = Field("", max_length=1024)
     start_at: Instant | None = None
     start_before: Instant | None = None
@@ -127,6 +136,10 @@ class SaveJobTemplate(Command):
     inputs: tuple[TemplateInput, ...] = Field((), max_length=64)
     properties: ExecutionProperties = ExecutionProperties()
     effective_user: UserName = ""
+    effective_user_overridable: bool = Field(True, description="Whether an invocation may name another user.")
+    effective_user_current_user: bool = Field(
+        False, description="The login of the person who invokes, instead of effective_user."
+    )
     description_format: str = Field("", max_length=1024)
 
 

@@ -73,7 +73,9 @@ class AttemptInterrupted(AttemptFact):
 
 
 class AttemptNeverStarted(AttemptFact):
-    """A tombstone holds its lock. `fenced_by`: the earlier attempt that runs or ended unseen (rule FENCE)."""
+    """A tombstone holds its lock. `fenced_by`: the earlier attempt that runs or ended unseen (rule FENCE). `refusal`: the host
+    will not have it, in words; another attempt would fare no better."""
 
     why: NeverStartedWhy
     fenced_by: int | None = None
+    refusal: str = Field("", max_length=2048)

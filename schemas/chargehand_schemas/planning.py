@@ -29,6 +29,7 @@ class JobInvocationAccepted(InvocationItem):
     hidden_inputs: tuple[str, ...] = ()
     targeting: str = Field("", description="The targeting in words.")
     effective_user: str = ""
+    has_effective_user_password: bool = False
     properties: ExecutionProperties
     rerun_of: UUID | None = None
 

@@ -31,6 +31,7 @@ class RunProxyCommand(ProxyCommand):
 
     `sealed` maps a placeholder in the script to a secret sealed to the proxy's key (base64). Where agents of the proxy have
     different keys, one box for each, separated by spaces: an agent opens the one that is its own.
+    `sealed_effective_user_password`: the same boxes of the password for becoming the effective user; empty: none was given.
     """
 
     not_after: Instant
@@ -41,6 +42,7 @@ class RunProxyCommand(ProxyCommand):
     earlier: tuple[int, ...] = ()
     unknown: tuple[int, ...] = ()
     sealed: dict[str, str] = Field(default_factory=dict)
+    sealed_effective_user_password: str = ""
 
 
 class ResumeProxyCommand(ProxyCommand):

@@ -40,6 +40,7 @@ class World:
     cut_connections: Callable[[], None]
     lose_power: Callable[[], None]
     switch_off: Callable[[], None]
+    stranger: str = "nobody-of-this-name"
 
     async def open(self) -> HostConnection:
         return await self.provider.open(self.target)
@@ -71,7 +72,7 @@ def _ssh_world(request: pytest.FixtureRequest, tmp_path: Path) -> World:
 
 def _simulated_world(tmp_path: Path) -> World:
     provider = SimulatedProvider(tmp_path / "hosts.jsonl")
-    target = Target("11111111-2222-3333-4444-555555555555", "sim1")
+    target = Target("11111111-2222-3333-4444-555555555555", "sim1", user="ops", parameters={"sim.users": "ops deploy"})
     return World(
         provider,
         target,
@@ -190,6 +191,17 @@ async def test_an_earlier_attempt_that_never_came_never_comes(world: World) -> N
     connection, second = await world.open(), start_order("echo it", attempt=2, earlier=(1,))
     assert outcome(await start(connection, second)).stdout == b"it\n"
     assert isinstance((await start(connection, replace(second, attempt=1, earlier=())))[-1], NeverStarted)
+
+
+async def test_a_provider_that_knows_effective_users_runs_as_one_or_says_in_words_that_it_cannot(world: World) -> None:
+    """A tombstone with words: it is not started, now or later."""
+    assert world.provider.supports.effective_user
+    connection, order = await world.open(), start_order("echo it", effective_user=world.stranger)
+    (refusal,) = await start(connection, order)
+    assert isinstance(refusal, NeverStarted) and refusal.refusal.startswith(f"cannot run as {world.stranger}: ")
+    assert isinstance((await start(connection, replace(order, effective_user="")))[-1], NeverStarted)
+    connecting = start_order("echo it", effective_user=world.target.user, attempt=2)
+    assert outcome(await start(connection, connecting)).stdout == b"it\n"
 
 
 async def test_a_time_limit_ends_it_and_says_so(world: World) -> None:

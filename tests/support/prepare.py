@@ -26,6 +26,10 @@ NEEDED = (
     ("busybox", "busybox", "a shell the host-side wrapper must work in"),
     ("ksh", "ksh", "a shell the host-side wrapper must work in"),
     ("crontab", "cron", "what a host runs its check-in by"),
+    ("sudo", "sudo", "scripts that run as another user"),
+    ("doas", "opendoas", "scripts that run as another user"),
+    ("unshare", "util-linux", "hosts with users of their own"),
+    ("useradd", "passwd", "hosts with users of their own"),
     ("ip", "iproute2", "network segments that cannot see each other"),
     ("faketime", "faketime", "hosts whose clocks are wrong"),
 )

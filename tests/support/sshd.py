@@ -49,7 +49,7 @@ KbdInteractiveAuthentication no
 UsePAM no
 StrictModes no
 PermitUserRC no
-PermitRootLogin no
+PermitRootLogin {root}
 AllowUsers {user}
 UseDNS no
 PrintMotd no
@@ -174,6 +174,7 @@ class _Server:
             directory=self._directory,
             authorized_keys=common.directory / "authorized_keys",
             user=common.user,
+            root="prohibit-password" if common.user == "root" else "no",
             newer="PerSourcePenalties no" if _version() >= (9, 8) else "",
         )
         return server + "".join(self._host_section(name) for name in self.addresses)

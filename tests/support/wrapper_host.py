@@ -30,6 +30,7 @@ from chargehand_proxy_agent.providers.wrapper import (
 )
 
 MARK = "CHARGEHAND_ATTEMPT"
+_CGROUP_MOUNTS = (Path("/sys/fs/cgroup"), Path("/sys/fs/cgroup/unified"))
 SHELLS: dict[str, tuple[str, ...]] = {
     "dash": ("dash",),
     "bash": ("bash",),
@@ -169,6 +170,21 @@ class ShellHost:
         for conversation in self.conversations:
             await conversation.close()
             await conversation.ended()
+        remove_cages()
+
+
+def may_make_cages() -> bool:
+    """Whether a host here makes cgroups of its own."""
+    return any((mount / "cgroup.controllers").exists() and os.access(mount, os.W_OK) for mount in _CGROUP_MOUNTS)
+
+
+def remove_cages() -> None:
+    """What is left of cgroups, the empty ones."""
+    for mount in _CGROUP_MOUNTS:
+        with contextlib.suppress(OSError):
+            for cage in (mount / "chargehand").glob("*-*.*"):
+                cage.rmdir()
+            (mount / "chargehand").rmdir()
 
 
 def marked_below(home: Path) -> list[psutil.Process]:

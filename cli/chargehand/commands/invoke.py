@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+import sys
 from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -13,7 +14,7 @@ from ..errors import CommandError, ExitStatus
 from ..help import Command
 from ..options import Asked, common_options
 from .completions import complete_hosts
-from .types import Batches, Duration, Moment, NameAndSecret, NameAndValue, Share
+from .types import Batches, Duration, Moment, NameAndSecret, NameAndValue, SecretFile, Share
 
 if TYPE_CHECKING:
     from chargehand_schemas.api import JobInvocationDocument, JobInvocationRequest
@@ -32,6 +33,19 @@ _OPTIONS = (
     ),
     click.option("--all", "is_all", is_flag=True, help="Every host of the inventory."),
     click.option("--user", "effective_user", default="", metavar="NAME", help="The user on the host it runs as."),
+    click.option(
+        "--effective-user-password",
+        "asks_password",
+        is_flag=True,
+        help="Ask for the password that becoming that user takes.",
+    ),
+    click.option(
+        "--effective-user-password-file",
+        "password_file",
+        type=SecretFile(),
+        metavar="FILE",
+        help="Its file; -: standard input.",
+    ),
     click.option("--concurrency", type=click.IntRange(1), help="At most so many hosts at once."),
     click.option("--tries", type=click.IntRange(1, 100), help="How often it is tried on a host."),
     click.option("--retry-interval", type=Duration(), help="Wait so long between tries."),
@@ -114,6 +128,7 @@ def _invoke(
     from .targets import confirm, targeting
 
     chosen = targeting(options["hosts"], options["is_all"])
+    options["effective_user_password"] = _password(options["asks_password"], options["password_file"])
     with client_errors(asked):
         expected = confirm(
             asked.screen,
@@ -127,6 +142,23 @@ def _invoke(
     if options["is_async"]:
         return print_accepted(asked, invocation)
     return watch_accepted(asked, invocation, options["timeout"], options["lines"], options["is_raw"])
+
+
+def _password(is_asked_for: bool, from_file: str | None) -> str:
+    """Asked for on the terminal, or from a file; empty without either."""
+    if from_file is not None:
+        if is_asked_for:
+            raise click.UsageError(
+                "--effective-user-password asks, --effective-user-password-file reads: give one of them."
+            )
+        return from_file
+    if not is_asked_for:
+        return ""
+    if not sys.stdin.isatty():
+        raise click.UsageError(
+            "nobody can be asked without a terminal: use --effective-user-password-file FILE, or - for standard input."
+        )
+    return str(click.prompt("password for becoming that user on the hosts", hide_input=True, err=True))
 
 
 def _request(
@@ -144,6 +176,7 @@ def _request(
             hidden_inputs=secrets,
             overrides=ExecutionOverrides(rolling=_rolling(options), **{name: options[name] for name in _OVERRIDES}),
             effective_user=options["effective_user"],
+            effective_user_password=options["effective_user_password"],
             description=options["description"],
             start_at=options["start_at"],
             start_before=options["start_before"],

@@ -152,6 +152,10 @@ def _say_job(asked: Asked, job: JobInvocationDocument) -> None:
     asked.screen.say(
         f"runs     {visible(job.description or job.template_name)} on {visible(job.targeting)} for {job.actor}"
     )
+    if job.effective_user:
+        asked.screen.say(
+            f"as       {visible(job.effective_user)}{', with a password' if job.has_effective_user_password else ''}"
+        )
     if job.refusal:
         asked.screen.say(f"refused  {job.refusal.replace('_', ' ')}: {visible(job.detail)}")
     if job.properties is not None:

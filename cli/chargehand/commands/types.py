@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -125,6 +126,22 @@ class NameAndSecret(NameAndValue):
             return name, Path(place).expanduser().read_text(encoding="utf-8").removesuffix("\n")
         except (OSError, ValueError) as error:
             self.fail(f"{place}: {error}", param, ctx)
+
+
+class SecretFile(click.ParamType):
+    """A file, or `-` for standard input. Gives its only line."""
+
+    name = "FILE"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        try:
+            text = sys.stdin.read() if value == "-" else Path(value).expanduser().read_text(encoding="utf-8")
+        except (OSError, ValueError) as error:
+            self.fail(f"{value}: {error}", param, ctx)
+        line = text.removesuffix("\n").removesuffix("\r")
+        if not line or not line.isprintable():
+            self.fail(f"{value}: a password is one line that is not empty", param, ctx)
+        return line
 
 
 def parse_duration(text: str) -> timedelta | None:

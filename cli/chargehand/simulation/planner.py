@@ -12,7 +12,7 @@ from datetime import datetime
 from uuid import UUID
 
 from chargehand_planner.core import bindings, job_invocations
-from chargehand_planner.core.bindings import AttemptFacts, Binding, BoundFacts, Decision, Proxy
+from chargehand_planner.core.bindings import AttemptFacts, Binding, BoundFacts, Decision, Proxy, Sealed
 from chargehand_planner.core.hosts import Host as PlannerHost
 from chargehand_planner.core.job_invocations import InvokeLookups, JobInvocation
 from chargehand_planner.core.outcomes import Append, Decided, Refused
@@ -334,7 +334,7 @@ class SimulatedPlanner(Process):
             default_proxy=PROXY,
         )
         found = bindings.examine(due, facts, now)
-        self._record(found if isinstance(found, Decision) else bindings.bind(due, facts, found, SCRIPT, {}, now))
+        self._record(found if isinstance(found, Decision) else bindings.bind(due, facts, found, SCRIPT, Sealed(), now))
 
     def _follow_up(self, due: CancelDue | ResumeDue) -> None:
         known = self.store.bindings.get(due.job_task_id, ())

@@ -338,6 +338,21 @@ async def test_hidden_inputs_travel_sealed_to_the_planner_only(site: Site) -> No
     assert planner.unseal(base64.b64decode(command.sealed_inputs["password"])).decode() == secret
 
 
+async def test_the_password_of_the_effective_user_travels_sealed_to_the_planner_only(site: Site) -> None:
+    secret = f"hunter2-{uuid4()}"
+    fields = {"effective_user": "app", "effective_user_password": secret}
+    response = await site.client.post("/job-invocations", json=invocation(**fields))
+    assert secret not in response.text and "sealed" not in response.text
+    command = site.planner.heard[-1]
+    assert isinstance(command, InvokeJob) and secret not in command.model_dump_json()
+    planner = site.installation.keys["planner"]
+    assert planner.unseal(base64.b64decode(command.sealed_effective_user_password)).decode() == secret
+    two_lines = await site.client.post(
+        "/job-invocations", json=invocation(effective_user_password=f"{secret}\n{secret}")
+    )
+    assert two_lines.status_code == 422 and secret not in two_lines.text
+
+
 @pytest.mark.parametrize(
     ("content", "content_type", "status", "code"),
     [

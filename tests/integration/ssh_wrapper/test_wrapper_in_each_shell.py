@@ -20,7 +20,7 @@ import pytest
 from chargehand_proxy_agent.providers.port import Ended, Interrupted, NeverStarted, Omitted, Output, Refused, Started
 from chargehand_proxy_agent.providers.wrapper import Answer
 from support.visits import look_order, start_order, text_of
-from support.wrapper_host import SHELLS, Conversation, ShellHost, available_shells, marked_below
+from support.wrapper_host import SHELLS, Conversation, ShellHost, available_shells, marked_below, may_make_cages
 
 pytestmark = pytest.mark.skipif(os.uname().sysname != "Linux", reason="the wrapper is for Linux hosts")
 SECOND = timedelta(seconds=1)
@@ -466,6 +466,28 @@ async def test_the_watchdog_ends_the_whole_attempt_whoever_is_still_there(host: 
     await conversation.close()
     answers = await host.run(look_order(order))
     assert ended(answers).cause == "timed_out"
+    assert not marked(marker)
+
+
+DAEMON = """
+sleep 0.3
+env -i setsid sh -c '(trap "" TERM HUP; while :; do sleep 1; done) & exec sleep 0' {marker} &
+wait
+exec env -i sh -c 'while :; do sleep 1; done' {marker}
+"""
+
+
+@pytest.mark.skipif(
+    not may_make_cages(), reason="cgroup v2 cannot be written here: the session and the mark are what there is"
+)
+async def test_with_a_cgroup_even_a_daemon_that_forgot_its_environment_is_ended(host: ShellHost, marker: str) -> None:
+    limits = {"execution_timeout": timedelta(seconds=1.5), "grace": timedelta(seconds=0.2)}
+    order = start_order(DAEMON.format(marker=marker), **limits)
+    conversation = await host.open(order.job_task_id)
+    conversation.give(order)
+    await begun(conversation)
+    await until(lambda: len(marked(marker)) == 2)
+    assert ended([answer async for answer in conversation.heard()]).cause == "timed_out"
     assert not marked(marker)
 
 

@@ -108,6 +108,9 @@ def test_a_traceback_is_shown_only_when_asked_for(nowhere: dict[str, str]) -> No
         ["job", "show"],
         ["--output", "xml", "status"],
         ["invoke", "x", "--input", "novalue", "--host", "a"],
+        ["exec", "--host", "a", "--user", "app", "--effective-user-password", "--", "id"],
+        ["exec", "--host", "a", "--user", "app", "--effective-user-password-file", "/no/such/file", "--", "id"],
+        ["exec", "--host", "a", "--user", "app", "--effective-user-password-file", "/dev/null", "--", "id"],
     ],
 )
 def test_wrong_usage_exits_2_before_anything_is_asked(arguments: list[str], nowhere: dict[str, str]) -> None:

@@ -255,6 +255,16 @@ def test_a_host_that_refuses_is_a_verdict_with_the_reason() -> None:
     assert decision.job_task.detail == "words"
 
 
+@pytest.mark.parametrize("state", ["due", "accepted"])
+def test_a_user_the_host_refuses_is_a_verdict_at_once_and_is_not_tried_again(state: str) -> None:
+    """docs/adr/0025."""
+    before = story(Claimed(), *([accepted()] if state == "accepted" else []))
+    fact = AttemptNeverStarted(**about(why=NeverStartedWhy.TOMBSTONE, refusal="cannot run as app: wrong password"))
+    decision = step(before, fact, at(1))
+    assert verdict(decision) == (JobTaskStatus.FAILED, Reason.REFUSED)
+    assert decision.job_task.detail == "cannot run as app: wrong password"
+
+
 def test_try_what_never_started_is_no_try_and_is_claimed_anew() -> None:
     """Rule TRY; the second time with a wait, so that an agent that never can is not asked in a busy loop."""
     again = step(ACCEPTED, never(), at(10)).job_task

@@ -7,7 +7,16 @@ from uuid import UUID, uuid4
 
 import pytest
 from chargehand_planner.core import bindings
-from chargehand_planner.core.bindings import AttemptFacts, Bindable, Binding, BindingKind, BoundFacts, Decision, Proxy
+from chargehand_planner.core.bindings import (
+    AttemptFacts,
+    Bindable,
+    Binding,
+    BindingKind,
+    BoundFacts,
+    Decision,
+    Proxy,
+    Sealed,
+)
 from chargehand_planner.core.hosts import Host
 from chargehand_planner.core.job_invocations import InvocationState, JobInvocation
 from chargehand_planner.core.job_templates import Fault
@@ -74,7 +83,7 @@ def bindable(attempt_due: AttemptDue | None = None, **facts: Any) -> Bindable:
 
 def bind(attempt_due: AttemptDue | None = None, script: str | Fault = "uptime", **facts: Any) -> Decision:
     one, own = attempt_due or due(), replace(FACTS, **facts)
-    return bindings.bind(one, own, bindable(one, **facts), script, {"__S__": "c2Vj"}, NOON)
+    return bindings.bind(one, own, bindable(one, **facts), script, Sealed({"__S__": "c2Vj"}, "cHc="), NOON)
 
 
 def command_of(decision: Decision) -> RunProxyCommand:
@@ -91,6 +100,7 @@ def test_an_attempt_is_bound_to_the_facts_of_now_and_the_fact_comes_before_the_c
     assert fact.script_digest == command.script_digest
     assert (command.host, command.provider_type, command.lock_path) == (RECORD, "ssh", fact.lock_path)
     assert (command.execution_timeout, command.sealed) == (timedelta(hours=1), {"__S__": "c2Vj"})
+    assert command.sealed_effective_user_password == "cHc="
     (script,) = bindings.scripts_of([decision], NOON)
     assert (script.body, script.digest) == ("uptime", command.script_digest)
     assert decision.binding is not None and decision.binding.kind is BindingKind.BOUND

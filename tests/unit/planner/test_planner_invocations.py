@@ -194,6 +194,37 @@ def test_s12_defaults_fill_in_and_an_optional_input_is_nothing() -> None:
     assert accepted(invoke(inputs={}), template=template(inputs=inputs)).inputs == {"command": "w", "note": ""}
 
 
+def test_s96_a_template_that_fixes_its_user_refuses_another_and_takes_its_own() -> None:
+    fixed = template(effective_user="app", effective_user_overridable=False)
+    assert accepted(invoke(), template=fixed).effective_user == "app"
+    assert accepted(invoke(effective_user="app"), template=fixed).effective_user == "app"
+    for own, words in (
+        (fixed, "always runs as 'app'"),
+        (template(effective_user_overridable=False), "whoever connects"),
+    ):
+        no = refused(invoke(effective_user="root"), template=own)
+        assert (no.reason, words in no.detail) == (Refusal.NOT_ALLOWED, True)
+
+
+def test_s96_a_template_may_run_as_the_person_who_invokes_it() -> None:
+    own = template(effective_user_current_user=True)
+    assert accepted(invoke(actor="user:ada"), template=own).effective_user == "ada"
+    assert accepted(invoke(actor="user:ada", effective_user="app"), template=own).effective_user == "app"
+    program = invoke(actor="service:nightly")
+    no = refused(program, template=own)
+    assert (no.reason, "is none; name a user" in no.detail) == (Refusal.NOT_ALLOWED, True)
+
+
+def test_the_password_of_the_effective_user_is_kept_sealed_and_only_its_being_there_is_told() -> None:
+    command = invoke(effective_user="app", sealed_effective_user_password="c2VhbGVk")
+    outcome = decided(command)
+    assert isinstance(outcome, Invoked) and outcome.sealed_inputs == {"effective user password": "c2VhbGVk"}
+    one = accepted(command)
+    assert one.has_effective_user_password and "c2VhbGVk" not in one.model_dump_json()
+    for_nobody = invoke(sealed_effective_user_password="c2VhbGVk")
+    assert "no user; name one" in refused(for_nobody).detail
+
+
 def test_a_hidden_input_travels_sealed_only() -> None:
     hidden = template(inputs=(TemplateInput(name="command", required=True, hidden_value=True),))
     in_clear = refused(invoke(), template=hidden)

@@ -9,6 +9,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID, uuid4
 
+import pytest
 from chargehand_proxy_agent.core.attempt import Attempt, Step, Visit, may_start, restored, start_terms, step
 from chargehand_proxy_agent.core.effects import (
     CommitOffset,
@@ -292,15 +293,61 @@ def objections() -> list[tuple[ReleaseReason, AgentFacts, dict[str, Any]]]:
     ]
 
 
-def test_each_objection_is_a_release_that_proves_nothing_and_never_connects() -> None:
-    """CLK, SOLO, and the agent's own policy."""
+def test_each_objection_is_a_release_that_never_connects_and_proves_only_where_nobody_should_try_again() -> None:
+    """CLK, SOLO, ONE, and the agent's own policy."""
     for why, facts, more in objections():
         story = accepted(facts, **more)
         assert story.kinds == [Journal, CommitOffset, PublishAndAwait, JournalLater, Forget], why
         fact = story.only_said()
         assert isinstance(fact, AttemptReleased)
-        assert (fact.why, fact.proves_never_started) == (why, False)
+        is_final = why in (ReleaseReason.POLICY, ReleaseReason.NOT_SUPPORTED) and "provider_type" not in more
+        assert (fact.why, fact.proves_never_started) == (why, is_final)
         assert story.phase is Phase.RELEASED
+
+
+def test_a_policy_proves_nothing_where_the_journal_may_not_know() -> None:
+    """JID."""
+    policy = Policy(denied_effective_users=frozenset({"root"}))
+    fact = accepted(replace(FACTS, policy=policy, journal_birth=T0 - SECOND), effective_user="root").only_said()
+    assert isinstance(fact, AttemptReleased) and fact.why is ReleaseReason.POLICY and not fact.proves_never_started
+
+
+@pytest.mark.parametrize(
+    ("allowed", "denied", "user", "is_let"),
+    [
+        ({"*"}, set(), "root", True),
+        ({"app-*"}, set(), "app-web", True),
+        ({"app-*"}, set(), "app", False),
+        ({"*"}, {"r??t"}, "root", False),
+        ({"app-*"}, {"*-db"}, "app-db", False),
+        (set(), set(), "app", False),
+    ],
+)
+def test_s99_effective_users_are_allowed_by_name_or_pattern(
+    allowed: set[str], denied: set[str], user: str, is_let: bool
+) -> None:
+    facts = replace(FACTS, policy=Policy(frozenset(allowed), frozenset(denied)))
+    assert (accepted(facts, effective_user=user).phase is Phase.ACCEPTED) == is_let
+
+
+def test_a_provider_that_knows_no_other_user_says_so_before_it_connects() -> None:
+    facts = replace(FACTS, same_user_only=frozenset(FACTS.providers))
+    fact = accepted(facts, effective_user="app").only_said()
+    assert isinstance(fact, AttemptReleased) and fact.why is ReleaseReason.NOT_SUPPORTED
+    assert "cannot run scripts as another user" in fact.detail
+    assert accepted(facts).phase is Phase.ACCEPTED
+
+
+def test_the_password_of_the_effective_user_is_not_journaled() -> None:
+    story = accepted(FACTS, effective_user="app", sealed_effective_user_password="c2VhbGVk")
+    assert story.attempt is not None and "c2VhbGVk" not in repr(story.attempt.entry)
+
+
+def test_a_user_the_host_refuses_is_never_started_with_words() -> None:
+    seen = NeverStartedSeen(1, NeverStartedWhy.TOMBSTONE, refusal="cannot run as app: wrong password")
+    story = accepted(FACTS, effective_user="app").given(Connected(1)).given(seen)
+    fact = story.only_said()
+    assert isinstance(fact, AttemptNeverStarted) and fact.refusal == "cannot run as app: wrong password"
 
 
 def test_the_connecting_user_is_no_effective_user_and_needs_no_leave() -> None:

@@ -305,6 +305,8 @@ def _never_started(job_task: JobTask, event: Event, at: Circumstances) -> Decisi
     k = event.fenced_by
     if event.why is NeverStartedWhy.FENCED and k is not None and 1 <= k < job_task.attempt:
         return _follow_fencing(job_task, k, event, at)
+    if event.refusal:
+        return over(job_task, Outcome(How.REFUSED, detail=event.refusal), at)
     return over(job_task, Outcome(How.NEVER_STARTED, detail=job_task.detail), at)
 
 

@@ -205,6 +205,14 @@ def _bindable(due: AttemptDue, facts: AttemptFacts, invocation: JobInvocation, h
     return Bindable(invocation, host, record, due.proxy, provider_type, path)
 
 
+@dataclass(frozen=True, slots=True)
+class Sealed:
+    """Secrets for the agents of one proxy, sealed to their keys (base64): what fills each placeholder, and the password."""
+
+    values: Mapping[str, str] = field(default_factory=dict)
+    password: str = ""
+
+
 def input_values(invocation: JobInvocation) -> dict[str, str]:
     """What `input("x")` gives while rendering: hidden values are placeholders, which are the same on every host."""
     hidden = {name: placeholder(invocation.job_invocation_id, name) for name in invocation.hidden_inputs}
@@ -226,11 +234,10 @@ def bind(
     facts: AttemptFacts,
     bindable: Bindable,
     script: str | Fault,
-    sealed: Mapping[str, str],
+    sealed: Sealed,
     now: datetime,
 ) -> Decision:
-    """The decision, now that the script is there, or is known not to be. `sealed`: placeholders and what fills them,
-    sealed to the proxy's key (base64)."""
+    """The decision, now that the script is there, or is known not to be."""
     if isinstance(script, Fault):
         where = f"template {bindable.invocation.template_name!r}" + (f", line {script.line}" if script.line else "")
         detail = f"{where}: {script.message}"
@@ -254,7 +261,7 @@ def _run(
     bindable: Bindable,
     script: str,
     digest: str,
-    sealed: Mapping[str, str],
+    sealed: Sealed,
     now: datetime,
 ) -> RunProxyCommand:
     own = {b.attempt for b in facts.bindings if b.kind is BindingKind.BOUND and b.attempt < due.attempt}
@@ -282,7 +289,8 @@ def _run(
         script_digest=digest,
         earlier=tuple(sorted(own.union(due.earlier))),
         unknown=due.unknown,
-        sealed=dict(sealed),
+        sealed=dict(sealed.values),
+        sealed_effective_user_password=sealed.password,
     )
 
 

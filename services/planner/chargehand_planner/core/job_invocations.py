@@ -31,8 +31,8 @@ from chargehand_schemas.properties import ExecutionProperties
 from chargehand_schemas.reasons import Refusal
 from pydantic import Field
 
+from . import effective_users, targeting
 from . import inputs as template_inputs
-from . import targeting
 from .descriptions import describe
 from .events import JobInvocationClosed, TargetingCopied
 from .inputs import Inputs
@@ -74,6 +74,7 @@ class JobInvocation(Model):
     inputs: dict[str, str] = Field(default_factory=dict)
     hidden_inputs: tuple[str, ...] = ()
     effective_user: str = ""
+    has_effective_user_password: bool = False
     properties: ExecutionProperties = ExecutionProperties()
     start_at: Instant | None = None
     chunks: int = 0
@@ -119,15 +120,15 @@ def _changes(known: JobInvocation, event: Item) -> dict[str, object]:
 def _accepted_fields(event: JobInvocationAccepted) -> dict[str, object]:
     names = (
         "actor", "template_id", "template_version", "template_name", "provider_type", "inputs", "hidden_inputs",
-        "effective_user", "properties",
+        "effective_user", "has_effective_user_password", "properties",
     )  # fmt: skip
     return {name: getattr(event, name) for name in names}
 
 
 @dataclass(frozen=True, slots=True)
 class InvokeLookups:
-    """What deciding an InvokeJob needs. `near_templates` are names near an unknown one; `unsealable` are inputs that were
-    not sealed to this planner's vault key."""
+    """What deciding an InvokeJob needs. `near_templates` are names near an unknown one; `unsealable` are
+    secrets, in words, that were not sealed to this planner's vault key."""
 
     template: JobTemplateSaved | None
     analysis: Analysis = field(default_factory=Analysis)
@@ -138,7 +139,7 @@ class InvokeLookups:
 
 @dataclass(frozen=True, slots=True)
 class Invoked(Decided):
-    """An accepted invocation, and what is kept beside its stream until it ends: hidden values, sealed."""
+    """An accepted invocation, and what is kept beside its stream until it ends: hidden values and the password, sealed."""
 
     sealed_inputs: Mapping[str, str] = field(default_factory=dict)
 
@@ -156,15 +157,19 @@ def decide_invoke(command: InvokeJob, lookups: InvokeLookups, now: datetime) -> 
     if isinstance(inputs, Refused):
         return inputs
     if lookups.unsealable:
-        detail = (
-            f"input {listed(sorted(lookups.unsealable))} is not sealed to this planner's key; fetch the key, seal again"
-        )
+        detail = f"{listed(sorted(lookups.unsealable))} is not sealed to this planner's key; fetch the key, seal again"
         return Refused(Refusal.MALFORMED, detail)
+    user = effective_users.choose(command, template)
+    if isinstance(user, Refused):
+        return user
     hosts = targeting.resolve(command.targeting, lookups.inventory, command.expect_hosts)
     if isinstance(hosts, Refused):
         return hosts
-    events = _events(command, template, inputs, hosts, now)
-    return Invoked(appended(command.job_invocation_id, 0, events), {"hosts": len(hosts)}, inputs.sealed)
+    events = _events(command, template, inputs, user, hosts, now)
+    kept = dict(inputs.sealed)
+    if command.sealed_effective_user_password:
+        kept[effective_users.PASSWORD] = command.sealed_effective_user_password
+    return Invoked(appended(command.job_invocation_id, 0, events), {"hosts": len(hosts)}, kept)
 
 
 def _check_times(command: InvokeJob, now: datetime) -> Refused | None:
@@ -180,9 +185,9 @@ def _check_times(command: InvokeJob, now: datetime) -> Refused | None:
 
 
 def _events(
-    command: InvokeJob, template: JobTemplateSaved, inputs: Inputs, hosts: Sequence[UUID], now: datetime
+    command: InvokeJob, template: JobTemplateSaved, inputs: Inputs, user: str, hosts: Sequence[UUID], now: datetime
 ) -> list[Item]:
-    accepted = _accepted(command, template, inputs, len(hosts), now)
+    accepted = _accepted(command, template, inputs, user, len(hosts), now)
     copied = TargetingCopied(
         id=item_id("targeting-copied", command.id),
         time=now,
@@ -223,7 +228,7 @@ def _targeted(command: InvokeJob, hosts: Sequence[UUID], now: datetime) -> list[
 
 
 def _accepted(
-    command: InvokeJob, template: JobTemplateSaved, inputs: Inputs, count: int, now: datetime
+    command: InvokeJob, template: JobTemplateSaved, inputs: Inputs, user: str, count: int, now: datetime
 ) -> JobInvocationAccepted:
     return JobInvocationAccepted(
         id=item_id("accepted", command.id),
@@ -242,7 +247,8 @@ def _accepted(
         inputs=dict(inputs.values),
         hidden_inputs=tuple(inputs.sealed),
         targeting=targeting.in_words(command.targeting, count),
-        effective_user=command.effective_user or template.effective_user,
+        effective_user=user,
+        has_effective_user_password=bool(command.sealed_effective_user_password),
         properties=command.overrides.applied_to(template.properties),
         rerun_of=command.rerun_of,
     )

@@ -16,6 +16,7 @@ from chargehand_schemas.commands import SaveJobTemplate, TemplateInput
 from chargehand_schemas.ids import item_id
 from chargehand_schemas.reasons import Refusal
 
+from . import effective_users
 from .outcomes import Append, Decided, Outcome, Refused
 from .words import did_you_mean, listed
 
@@ -48,7 +49,11 @@ class SaveLookups:
 
 def decide_save(command: SaveJobTemplate, lookups: SaveLookups, now: datetime) -> Outcome:
     """A new template, or a new version of the one named by its id."""
-    refused = _check_identity(command, lookups) or check(command.name, command.inputs, lookups.analysis)
+    refused = (
+        _check_identity(command, lookups)
+        or effective_users.check_template(command)
+        or check(command.name, command.inputs, lookups.analysis)
+    )
     if refused is not None:
         return refused
     # The id follows from the command's, so that a command read again gives the same template.
@@ -69,6 +74,8 @@ def decide_save(command: SaveJobTemplate, lookups: SaveLookups, now: datetime) -
         inputs=command.inputs,
         properties=command.properties,
         effective_user=command.effective_user,
+        effective_user_overridable=command.effective_user_overridable,
+        effective_user_current_user=command.effective_user_current_user,
         description_format=command.description_format,
     )
     return Decided((Append(template_id, version, event),), {"version": version})

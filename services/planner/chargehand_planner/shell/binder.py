@@ -24,7 +24,8 @@ from chargehand_schemas.dispatch import AttemptDue, CancelDue, ResumeDue
 from chargehand_schemas.keyring import Keyring
 
 from ..core import bindings
-from ..core.bindings import AttemptFacts, Bindable, Binding, BoundFacts, Decision, Proxy
+from ..core.bindings import AttemptFacts, Bindable, Binding, BoundFacts, Decision, Proxy, Sealed
+from ..core.effective_users import PASSWORD
 from ..core.hosts import Host
 from ..core.inputs import placeholder
 from ..core.job_invocations import JobInvocation
@@ -232,22 +233,26 @@ class Binder:
             return bindings.refuse(due, str(error), now())
         return bindings.bind(due, facts, bindable, script, sealed, now())
 
-    def _resealed(self, bindable: Bindable, sealed: Mapping[str, str]) -> dict[str, str]:
-        """Hidden values, from the vault key to the keys of the proxy's agents. ValueError in words if that cannot be done."""
+    def _resealed(self, bindable: Bindable, kept: Mapping[str, str]) -> Sealed:
+        """Secrets, from the vault key to the keys of the proxy's agents. ValueError in words if that cannot be done."""
         invocation = bindable.invocation
-        if not invocation.hidden_inputs:
-            return {}
-        boxes = {writer.sealing_key for writer in self._keyring.agents_of(bindable.proxy) if writer.sealing_key}
+        if not _has_secrets(invocation):
+            return Sealed()
+        boxes = sorted({one.sealing_key for one in self._keyring.agents_of(bindable.proxy) if one.sealing_key})
         if not boxes:
-            raise ValueError(f"no agent of proxy {bindable.proxy!r} has a key to seal hidden inputs to")
-        found: dict[str, str] = {}
-        for name in invocation.hidden_inputs:
-            if name not in sealed:
-                raise ValueError(f"hidden input {name!r} is not kept any more")
-            secret = self._own_keys.unseal(base64.b64decode(sealed[name]))
-            texts = (base64.b64encode(seal(box, secret)).decode() for box in sorted(boxes))
-            found[placeholder(invocation.job_invocation_id, name)] = " ".join(texts)
-        return found
+            raise ValueError(f"no agent of proxy {bindable.proxy!r} has a key to seal secrets to")
+        values = {
+            placeholder(invocation.job_invocation_id, name): self._for_boxes(kept, name, boxes)
+            for name in invocation.hidden_inputs
+        }
+        has_password = invocation.has_effective_user_password
+        return Sealed(values, self._for_boxes(kept, PASSWORD, boxes) if has_password else "")
+
+    def _for_boxes(self, kept: Mapping[str, str], name: str, boxes: Sequence[bytes]) -> str:
+        if name not in kept:
+            raise ValueError(f"hidden value {name!r} is not kept any more")
+        secret = self._own_keys.unseal(base64.b64decode(kept[name]))
+        return " ".join(base64.b64encode(seal(box, secret)).decode() for box in boxes)
 
     # Writing
 
@@ -298,6 +303,10 @@ class Binder:
                 continue
             return _count(change)
         raise TransientFailure(f"follow-ups of {place.partition} met another binder {TRIES} times")
+
+
+def _has_secrets(invocation: JobInvocation) -> bool:
+    return bool(invocation.hidden_inputs) or invocation.has_effective_user_password
 
 
 async def _cancel(tasks: Iterable[asyncio.Task[Sequence[Answer]]]) -> None:
@@ -352,7 +361,7 @@ def _look_up(
 ) -> tuple[_Facts, dict[UUID, frozenset[UUID]]]:
     job_tasks = [due.job_task_id for due in dues]
     invocations = store.invocations({due.job_invocation_id for due in dues})
-    hidden = [job_invocation_id for job_invocation_id, one in invocations.items() if one.hidden_inputs]
+    hidden = [job_invocation_id for job_invocation_id, one in invocations.items() if _has_secrets(one)]
     facts = _Facts(
         invocations=invocations,
         hosts=store.hosts_by_id({due.host_id for due in dues}),

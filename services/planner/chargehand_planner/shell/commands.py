@@ -159,7 +159,12 @@ class Commands:
 
     async def _analysed(self, command: InvokeJob, lookups: InvokeLookups) -> InvokeLookups:
         analysis = await self._renderer.analyse(lookups.template.body) if lookups.template else Analysis()
-        unsealable = [name for name, sealed in command.sealed_inputs.items() if not self._can_unseal(sealed)]
+        unsealable = [
+            f"input {name!r}" for name, sealed in command.sealed_inputs.items() if not self._can_unseal(sealed)
+        ]
+        password = command.sealed_effective_user_password
+        if password and not self._can_unseal(password):
+            unsealable.append("the effective user's password")
         return replace(lookups, analysis=analysis, unsealable=unsealable)
 
     def _can_unseal(self, sealed: str) -> bool:

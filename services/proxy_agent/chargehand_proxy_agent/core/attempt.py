@@ -72,7 +72,10 @@ JOURNAL_OFFSET_EVERY_BYTES = 1024 * 1024
 MOST_SHORTFALLS = 3
 
 _UNSENT_PROOFS = frozenset({ReleaseReason.COULD_NOT_CONNECT, ReleaseReason.EXPIRED, ReleaseReason.STOPPING})
-"""Releases that may prove. After the others (policy, clock, …) a proof would only have the attempt dispatched here again."""
+"""Releases that may prove. After the others (clock, journal) a proof would only have the attempt dispatched here again."""
+
+_FINAL_REFUSALS = frozenset({ReleaseReason.POLICY, ReleaseReason.NOT_SUPPORTED})
+"""On receipt, with nothing sent: a proof (docs/protocol.md, rule ONE) ends the job task as refused at once, and not in 35 s."""
 
 _REFUSALS = {"rebooted": ReleaseReason.HOST_REBOOTED, "not_valid": ReleaseReason.NOT_VALID}
 
@@ -254,11 +257,13 @@ def _go_on(attempt: Attempt, event: Input, now: datetime, facts: AgentFacts) -> 
 def _first_run(command: RunProxyCommand, now: datetime, facts: AgentFacts) -> Step:
     keep_until = max(command.not_after, now) + facts.clock_margin + facts.journal_keep
     # What the journal keeps and a look needs; the script goes when it was started.
-    order = command.model_copy(update={"script": "", "sealed": {}})
+    order = command.model_copy(update={"script": "", "sealed": {}, "sealed_effective_user_password": ""})
     refused = objection(command, now, facts)
     if refused is not None:
-        report = reports.released(order, refused.why, refused.detail, False, now, facts)
-        entry = Entry(reports.attempt_id(command), order, Phase.RELEASED, keep_until, report)
+        attempt = Attempt(Entry(reports.attempt_id(command), order, Phase.RELEASED, keep_until), is_fresh=True)
+        is_proof = refused.why in _FINAL_REFUSALS and _may_prove(attempt, facts)
+        report = reports.released(order, refused.why, refused.detail, is_proof, now, facts)
+        entry = attempt.entry._replace(report=report)
         return Step(Attempt(entry), (Journal(entry), CommitOffset(), *_say(entry)))
     accepted = reports.accepted(order, now, facts)
     entry = Entry(reports.attempt_id(command), order, Phase.ACCEPTED, keep_until, accepted)
@@ -556,7 +561,7 @@ def _never_started_seen(attempt: Attempt, seen: NeverStartedSeen, now: datetime,
     doubt = _doubt(attempt, now, facts)
     if doubt:
         return _outcome_seen(attempt, InterruptionSeen(seen.visit, doubt), now, facts)
-    report = reports.never_started(attempt.order, seen.why, seen.fenced_by, now, facts)
+    report = reports.never_started(attempt.order, seen, now, facts)
     entry = attempt.entry._replace(phase=Phase.NEVER_STARTED, report=report)
     return _over(attempt, entry, but=seen.visit, follow=_fence(attempt, seen, now))
 

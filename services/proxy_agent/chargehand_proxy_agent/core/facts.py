@@ -15,6 +15,7 @@ from .policy import Policy
 class AgentFacts:
     """The agent now.
 
+    `same_user_only`: the providers that cannot run a script as another user than the one who connects.
     `agent_boot_id` is of this process, `journal_id` and `journal_birth` of the journal (None: no trusted clock yet since it
     was made). `clock_offset`: this clock minus the broker's, None while not known. `providers`: those offered, and whether
     each has a lock on the host. `takes_check_ins`: it has an endpoint for them, and can give hosts their keys.
@@ -28,6 +29,7 @@ class AgentFacts:
     clock_offset: timedelta | None = None
     clock_margin: timedelta = timedelta(seconds=5)
     providers: Mapping[str, bool] = field(default_factory=dict)
+    same_user_only: frozenset[str] = frozenset()
     policy: Policy = field(default_factory=Policy)
     limits: OutputLimits = field(default_factory=OutputLimits)
     is_stopping: bool = False

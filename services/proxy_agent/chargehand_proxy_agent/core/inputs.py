@@ -125,6 +125,7 @@ class NeverStartedSeen:
     visit: int
     why: NeverStartedWhy
     fenced_by: int | None = None
+    refusal: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
+from fnmatch import fnmatchcase
 from functools import lru_cache
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -25,8 +27,8 @@ ANY = "*"
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """What the proxy's owner lets be run here. `allowed_effective_users` with `*`: any that is not denied. Denied scripts are
-    regular expressions, searched in the rendered script."""
+    """What the proxy's owner lets be run here. Effective users are names or patterns with `*`, `?` and `[…]`; what is denied is not
+    allowed. Denied scripts are regular expressions, searched in the rendered script."""
 
     allowed_effective_users: frozenset[str] = frozenset({ANY})
     denied_effective_users: frozenset[str] = frozenset()
@@ -94,6 +96,9 @@ def _script(command: RunProxyCommand, facts: AgentFacts) -> Objection | None:
 
 
 def _provider(command: RunProxyCommand, facts: AgentFacts) -> Objection | None:
+    if command.provider_type in facts.same_user_only and command.effective_user:
+        detail = f"provider {command.provider_type!r} cannot run scripts as another user: leave the user out"
+        return Objection(ReleaseReason.NOT_SUPPORTED, detail)
     if command.provider_type in facts.providers:
         return None
     offered = ", ".join(sorted(facts.providers)) or "none"
@@ -108,11 +113,19 @@ def _journal(command: RunProxyCommand, facts: AgentFacts) -> Objection | None:
 
 
 def _users(effective_user: str, policy: Policy) -> Objection | None:
-    allowed = policy.allowed_effective_users
-    is_allowed = ANY in allowed or effective_user in allowed or not effective_user
-    if is_allowed and effective_user not in policy.denied_effective_users:
+    """The connecting user, which is no effective user, needs no leave."""
+    if not effective_user:
         return None
-    return Objection(ReleaseReason.POLICY, f"this agent's policy does not let scripts run as {effective_user!r}")
+    if _is_among(effective_user, policy.allowed_effective_users) and not _is_among(
+        effective_user, policy.denied_effective_users
+    ):
+        return None
+    detail = f"this agent's policy does not let scripts run as {effective_user!r}: name a user it allows, or have it allowed there"
+    return Objection(ReleaseReason.POLICY, detail)
+
+
+def _is_among(user: str, patterns: Iterable[str]) -> bool:
+    return any(fnmatchcase(user, pattern) for pattern in patterns)
 
 
 def _denied(script: str, policy: Policy) -> Objection | None:

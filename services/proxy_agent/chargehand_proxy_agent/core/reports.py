@@ -23,10 +23,10 @@ from chargehand_schemas.execution import (
 from chargehand_schemas.ids import AttemptId, item_id
 from chargehand_schemas.progress import OutputOmitted, ProgressReport
 from chargehand_schemas.proxy_commands import ProxyCommand
-from chargehand_schemas.reasons import NeverStartedWhy, ReleaseReason, Stream
+from chargehand_schemas.reasons import ReleaseReason, Stream
 
 from .facts import AgentFacts
-from .inputs import EndSeen, InterruptionSeen
+from .inputs import EndSeen, InterruptionSeen, NeverStartedSeen
 from .output import Chunk, Gap, Piece, StreamOutput
 
 MAX_DETAIL = 2000
@@ -51,10 +51,9 @@ def started(
     return AttemptStarted(**about, host_boot_id=boot_id, started_at=started_at, script_digest=digest)
 
 
-def never_started(
-    order: ProxyCommand, why: NeverStartedWhy, fenced_by: int | None, now: datetime, facts: AgentFacts
-) -> AttemptNeverStarted:
-    return AttemptNeverStarted(**_about("never-started", order, now, facts), why=why, fenced_by=fenced_by)
+def never_started(order: ProxyCommand, seen: NeverStartedSeen, now: datetime, facts: AgentFacts) -> AttemptNeverStarted:
+    about = _about("never-started", order, now, facts)
+    return AttemptNeverStarted(**about, why=seen.why, fenced_by=seen.fenced_by, refusal=seen.refusal[:MAX_DETAIL])
 
 
 def ended(

@@ -87,6 +87,7 @@ class StartOrder:
     filled: str = ""
     effective_user: str = ""
     effective_user_method: str = "sudo"
+    effective_user_password: str = field(default="", repr=False)
     not_after_in: timedelta = timedelta(seconds=30)
     run_deadline_in: timedelta = timedelta(hours=1)
     execution_timeout: timedelta = timedelta(hours=1)
@@ -176,10 +177,13 @@ class Interrupted:
 
 @dataclass(frozen=True, slots=True)
 class NeverStarted:
-    """A tombstone holds the attempt's lock: nothing can start it any more. `why`: tombstone, late or fenced."""
+    """A tombstone holds the attempt's lock: nothing can start it any more. `why`: tombstone, late or fenced.
+
+    `refusal`: the host will not have it, and another attempt would fare no better; in words (docs/adr/0025)."""
 
     why: NeverStartedWhy
     fenced_by: int | None = None
+    refusal: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,9 +1,9 @@
 # Finds every process of an attempt, and ends them. Runs as the user the script runs as; wrapper.py hands it to the wrapper as text.
-# Arguments: probe|end PID BORN MARK GRACE. `probe` exits with 10 if it is sure that no process is left, and with nothing else; `end`
+# Arguments: probe|end PID BORN MARK GRACE CAGE. `probe` exits with 10 if it is sure that no process is left, and with nothing else; `end`
 # succeeds when none is (TERM, the grace in 1/100 s, KILL), and fails when some are left all the same. A process belongs to the attempt when it carries CHARGEHAND_ATTEMPT=MARK in its
-# environment, or is of the session or the group of PID, unless that number has passed to a process born later.
+# environment, is of the session or the group of PID, unless that number has passed to a process born later, or is in the cgroup CAGE.
 
-action=$1 leader=$2 born=$3 mark=$4 grace=$5
+action=$1 leader=$2 born=$3 mark=$4 grace=$5 cage=$6
 
 # A process may be called anything, ") S 1" and line ends included: what counts stands behind the last ')'.
 if [ -d "/proc/$leader" ]; then
@@ -23,6 +23,12 @@ any_left() {
         found=${found#/proc/}
         left="$left ${found%/*}"
     done
+    [ ! -d "$cage" ] || while read -r found; do
+        case " $left " in
+        *" $found "*) ;;
+        *) left="$left $found" ;;
+        esac
+    done <"$cage/cgroup.procs"
     [ "$left" ]
 }
 clock() {
@@ -43,6 +49,7 @@ ask() {
 }
 force() {
     [ "$leader" = 0 ] || kill -s KILL -- "-$leader"
+    [ ! -d "$cage" ] || echo 1 >"$cage/cgroup.kill"
     for found in $left; do kill -s KILL "$found"; done
 }
 

@@ -4,7 +4,8 @@ Owns their state: like real hosts' it survives the agent, in one file to which e
 It stands in for the wrapper, so it keeps the same rules (docs/protocol.md, section 1, "Attempt on the host").
 
 Host parameters besides those of simulated_scripts.py: `sim.unreachable` (yes), `sim.unreachable_share`, `sim.connect_s` (delay),
-`sim.refuse` (a word of the port), `sim.cut_after_bytes` (the connection of a start is lost once, after so much output).
+`sim.refuse` (a word of the port), `sim.users` (names of those that scripts may run as there; without it everybody), `sim.password`
+(what becoming one of them takes), `sim.cut_after_bytes` (the connection of a start is lost once, after so much output).
 """
 
 from __future__ import annotations
@@ -285,7 +286,7 @@ class SimulatedHost:
             yield refused
             return
         existed = self._provider.find(place) is not None
-        never = None if existed else self._checked(place, order)
+        never = None if existed else self._barred(order) or self._checked(place, order)
         if never is not None:
             self._provider.bury(place)
             yield never
@@ -327,6 +328,19 @@ class SimulatedHost:
             return Refused("rebooted", "booted since it was issued")
         word = self._target.parameters.get("sim.refuse", "")
         return Refused(word, "as its parameter says") if word in get_args(RefusedWhy) else None  # type: ignore[arg-type]
+
+    def _barred(self, order: StartOrder) -> NeverStarted | None:
+        """As a host whose effective user cannot be had (docs/adr/0025)."""
+        user, parameters = order.effective_user, self._target.parameters
+        if not user or user == self._target.user:
+            return None
+        known, password = parameters.get("sim.users"), parameters.get("sim.password", "")
+        if known is not None and user not in known.split():
+            return NeverStarted("tombstone", refusal=f"cannot run as {user}: there is no such user on the host")
+        if password and order.effective_user_password != password:
+            fault = "wrong password" if order.effective_user_password else "a password is wanted and none was given"
+            return NeverStarted("tombstone", refusal=f"cannot run as {user}: {fault}")
+        return None
 
     def _checked(self, place: Place, order: StartOrder) -> NeverStarted | None:
         """Between the two locks: earlier attempts, then the deadline (docs/protocol.md, rules FENCE and HDL)."""

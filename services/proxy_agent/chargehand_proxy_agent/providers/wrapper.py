@@ -7,6 +7,7 @@ program text: never in argv or environment. What to do about an answer is decide
 
 Answers are lines; an output line is followed by exactly as many raw bytes as it names:
     started EXISTED AGO | o FROM COUNT | e FROM COUNT | omitted o|e FROM TO | alive | never WHY BY | refused WHY DETAIL
+    password [terminal], then a prompt if it is a terminal, then asked | barred WORDS
     ended STATUS SIGNAL CAUSE RAN AGO STDOUT STDERR | interrupted STDOUT STDERR DETAIL
 """
 
@@ -41,6 +42,7 @@ from .port import (
 
 DEFAULT_DIRECTORY = ".chargehand/run"
 KEPT_FOR = timedelta(days=14)
+BECOME_WITHIN = timedelta(seconds=20)
 MAX_NOISE_BYTES = 64 * 1024
 MAX_LINE_BYTES = 2048
 MAX_CHUNK_BYTES = 1024 * 1024
@@ -52,6 +54,8 @@ _PATH = re.compile(r"/?[A-Za-z0-9_.+@][A-Za-z0-9_.+@ -]*(/[A-Za-z0-9_.+@][A-Za-z
 _METHODS = ("sudo", "su", "dzdo", "doas")
 # A script that opens these by name would cut off a regular file: it gets pipes (wrapper.sh, run_piped).
 _OPENS_BY_NAME = re.compile(r"/dev/(std(out|err)|fd\b)|/proc/[^/\s]+/fd\b")
+# Ends what a password was asked with; before it a terminal shows prompts.
+_ASKED = b"\nasked\n"
 _STREAMS: dict[bytes, Stream] = {b"o": "stdout", b"e": "stderr"}
 
 # The last lines are for bash alone, which would read the rest of its program byte by byte.
@@ -73,9 +77,12 @@ eval "$text"
 # --- what is sent --------------------------------------------------------------------------------------------------
 
 
-def command(job_task_id: str, attempt: int) -> str:
-    """The command of the session. Its argument is what `ps` shows, and how the host knows its own supervisors again."""
-    return f"exec /bin/sh -s chargehand {job_task_id}.{attempt}"
+def command(job_task_id: str, attempt: int, *, has_terminal: bool = False) -> str:
+    """The command of the session. Its argument is what `ps` shows, and how the host knows its own supervisors again.
+
+    A shell that has a terminal takes itself for a person's and prompts: so neither its stdout nor its stderr is one."""
+    run = f"/bin/sh -s chargehand {job_task_id}.{attempt}"
+    return f"exec /bin/sh -c '{run} 2>/dev/null | cat'" if has_terminal else f"exec {run}"
 
 
 def opening(nonce: str) -> bytes:
@@ -154,9 +161,28 @@ def start_text(order: StartOrder, around: Surroundings) -> bytes:
             "unknown": _numbers(order.unknown),
             "pipes": "yes" if _OPENS_BY_NAME.search(order.script) else "",
             "tidy": " ".join(f"{task}.{attempt}" for task, attempt in order.tidy if _TASK.fullmatch(task)),
-        },
+        }
+        | _as_another(order, around, interpreter, argument),
         "start",
     )
+
+
+def _as_another(order: StartOrder, around: Surroundings, interpreter: str, argument: str) -> dict[str, str]:
+    """What a start as another user needs besides; the password is not among it (see `Password`)."""
+    if around.same_user or not order.effective_user:
+        return {"password": ""}
+    told = {
+        "mark": f"{order.attempt}/{order.job_task_id}",
+        "interpreter": interpreter,
+        "argument": argument,
+        "grace": _hundredths(order.grace),
+        "reap": _stripped(_source("reap.sh")),
+    }
+    return {
+        "password": "yes" if order.effective_user_password else "",
+        "patience": str(int(BECOME_WITHIN.total_seconds())),
+        "warden": _assigned(told) + _stripped(_source("cages.sh") + _source("warden.sh")) + "\n",
+    }
 
 
 def look_text(order: LookOrder, around: Surroundings) -> bytes:
@@ -193,21 +219,25 @@ def _common(order: StartOrder | LookOrder, around: Surroundings) -> dict[str, st
 
 
 def _text(variables: dict[str, str], act: Literal["start", "look"]) -> bytes:
-    usual, rare = _programs()
+    usual, rare = _programs(has_user=bool(variables["user"]))
     if act == "start":
         variables["rare"], program = rare, usual
     else:
         variables["rare"], program = "", usual.partition("\nstart() {\n")[0] + "\n" + rare
-    assigned = "".join(f"{name}={shlex.quote(value)}\n" for name, value in variables.items())
-    text = f"{assigned}{program}\n{act}\n".encode("utf-8", "surrogateescape")
+    text = f"{_assigned(variables)}{program}\n{act}\n".encode("utf-8", "surrogateescape")
     return b": %d\n%b" % (len(text), text)
 
 
+def _assigned(variables: dict[str, str]) -> str:
+    return "".join(f"{name}={shlex.quote(value)}\n" for name, value in variables.items())
+
+
 @cache
-def _programs() -> tuple[str, str]:
+def _programs(*, has_user: bool) -> tuple[str, str]:
     """The wrapper, in what every start needs and the rest."""
     usual, _, rare = _source("wrapper.sh").partition("\n# --- rare\n")
-    return _stripped(usual), _stripped(rare)
+    parts = (_source("cages.sh"), rare, _source("users.sh") if has_user else "")
+    return _stripped(usual), "\n".join(map(_stripped, parts))
 
 
 @cache
@@ -256,6 +286,16 @@ class Hello:
 
 
 @dataclass(frozen=True, slots=True)
+class LineWanted:
+    """The host waits for an empty line: what follows on its terminal is a prompt."""
+
+
+@dataclass(frozen=True, slots=True)
+class PasswordWanted:
+    """The host is about to become the effective user, and reads the password from what is sent next: one line."""
+
+
+@dataclass(frozen=True, slots=True)
 class Unreadable:
     """The host said what the wrapper never says. Nothing after it is read; nothing is concluded from it.
 
@@ -270,7 +310,7 @@ class Alive:
     """Nothing new; the wrapper is there."""
 
 
-Answer = Hello | Alive | Unreadable | Observation
+Answer = Hello | Alive | LineWanted | PasswordWanted | Unreadable | Observation
 _FINAL = (Ended, Interrupted, NeverStarted, Refused, Unreadable)
 
 
@@ -294,6 +334,7 @@ class Answers:
         self._stream: Stream = "stdout"
         self._missing_bytes = 0
         self._has_started = False
+        self._is_asking = False
         self.is_over = False
 
     @property
@@ -324,6 +365,8 @@ class Answers:
             return self._greet()
         if self._missing_bytes:
             return self._take_output()
+        if self._is_asking:
+            return self._skip_prompt()
         end = self._buffer.find(b"\n")
         if end < 0:
             return Unreadable("a line without end") if len(self._buffer) > MAX_LINE_BYTES else None
@@ -361,6 +404,20 @@ class Answers:
             del self._buffer[:beyond]
         return Unreadable("the login prints without end") if self._noise_bytes > MAX_NOISE_BYTES else None
 
+    def _skip_prompt(self) -> Answer | None:
+        """On a terminal the prompt comes in between. What was sent before it would be thrown away, so it is when to answer."""
+        end = self._buffer.find(_ASKED)
+        if end >= 0:
+            del self._buffer[: end + len(_ASKED)]
+            self._is_asking = False
+            return self._next()
+        beyond = len(self._buffer) - len(_ASKED)
+        if beyond > 0:
+            self._noise_bytes += beyond
+            del self._buffer[:beyond]
+            return Unreadable("a prompt without end") if self._noise_bytes > MAX_NOISE_BYTES else PasswordWanted()
+        return None
+
     def _take_output(self) -> Answer | None:
         data = bytes(self._buffer[: self._missing_bytes])
         if not data:
@@ -380,6 +437,11 @@ class Answers:
                 return self._started(rest)
             case b"alive":
                 return Alive()
+            case b"password":
+                self._is_asking = True
+                return LineWanted() if rest == b"terminal" else PasswordWanted()
+            case b"barred":
+                return NeverStarted("tombstone", refusal=harmless(rest, MAX_LINE_BYTES))
             case b"omitted":
                 return self._omitted(rest)
             case b"ended":

@@ -8,26 +8,30 @@
 #            either starts the script (first line `started`) or makes sure that nobody ever does (first line `tombstone`).
 #            Lines are only appended, and of each kind the first whole one counts:
 #              started BOOT SUPERVISOR BEGAN LIMIT   (boot id, pid, uptimes in 1/100 s)
-#              tombstone WHY BY                      (tombstone, late, fenced; the attempt that fenced it, `later`
-#                                                     for one that a later attempt closed, or -)
+#              tombstone WHY BY WORDS                (tombstone, late, fenced, barred; the attempt that fenced it, `later` for
+#                                                     one that a later attempt closed, or -; why the user could not be had)
+#              warden PID BORN                       (of an attempt that runs as another user: see warden.sh)
 #              pid PID BORN                          (leader of the script's session and its start time)
+#              cage PATH                             (the cgroup it was moved to, see adopt)
 #              timed_out, cancelled                  (who began to end it)
 #              ended STATUS SIGNAL CAUSE RAN AT .    (exit status or -, number or -; 1/100 s)
 #              lengths STDOUT STDERR .               (bytes; fixed once, whatever its children write later)
 #              anything else: what the shell says of a process that a signal ended
-#   T.N.sh   the script; T.N.out and T.N.err what it wrote.
+#   T.N.sh   the script; T.N.out and T.N.err what it wrote. Of an attempt that runs as another user they are sh, out and err in
+#            T.N.SUPERVISOR.d, with what else that user must reach: it stands there before it becomes that user (warden.sh).
 #
 # Variables: boot locale has_locale parent leaf task attempt user method volatile grace cap head reap rare; for a start script
-# filled interpreter argument not_after run_deadline timeout earlier unknown pipes tidy; for a look old rebooted cancel at_out at_err.
+# filled interpreter argument not_after run_deadline timeout earlier unknown pipes tidy password patience warden; for a look old
+# rebooted cancel at_out at_err.
 # Times are in 1/100 s of uptime. `rare` is the second half of this file, read by the shell only when it is needed.
 
 exec 2>/dev/null
 name=$task.$attempt
+files=$name.
 mark=$attempt/$task
 nl='
 '
 unset CDPATH
-launch=
 
 rarely() {
     [ -z "$rare" ] || {
@@ -78,14 +82,16 @@ from_home() {
 }
 # inspect NAME: what its record says; state is absent, empty, tombstone, started or ended
 inspect() {
-    state=absent record_boot= supervisor=0 pid=0 born=0 by= end= lengths= odd=
+    state=absent record_boot= supervisor=0 pid=0 born=0 warden_pid=0 cage= by= end= lengths= odd=
     [ -e "$1" ] || return 0
     state=empty
     while read -r word a b c d e f; do
         case $word in
         started) [ $state != empty ] || state=started record_boot=$a supervisor=$b began=$c limit=$d ;;
-        tombstone) [ $state != empty ] || state=tombstone why=$a fence=$b ;;
+        tombstone) [ $state != empty ] || state=tombstone why=$a fence=$b words="$c $d $e $f" ;;
+        warden) [ $warden_pid != 0 ] || warden_pid=$a warden_born=$b ;;
         pid) [ $pid != 0 ] || pid=$a born=$b ;;
+        cage) cage=${cage:-$a} ;;
         timed_out | cancelled) by=${by:-$word} ;;
         ended) [ "$f" != . ] || [ "$end" ] || end="$a $b $c $d $e" state=ended ;;
         lengths) [ "$c" != . ] || [ "$lengths" ] || lengths="$a $b" ;;
@@ -135,9 +141,9 @@ is_short() {
     position self 8
     size_err=$spot
     [ $size_out -le 1024 ] && [ $size_err -le 1024 ] && [ $cap -ge 1024 ] || return 1
-    slurp "$name.out"
+    slurp "${files}out"
     text_out=$text
-    slurp "$name.err"
+    slurp "${files}err"
     [ ${#text_out} = $size_out ] && [ ${#text} = $size_err ]
 }
 slurp() {
@@ -156,7 +162,7 @@ start() {
     umask 077
     if [ ! -e "$name" ]; then
         [ -z "$earlier" ] || rarely fence
-        [ -z "$user" ] || rarely may_be_user
+        [ -z "$user" ] || rarely become
         store_script
         clock
         [ $now -le $not_after ] || rarely bury late -
@@ -175,15 +181,15 @@ umask_line() {
     [ "$rest" = Umask: ] || own_umask=$(umask)
 }
 store_script() {
-    [ -z "$user" ] || umask 022 # whoever it runs as reads it through a descriptor; the directory stays closed
-    printf %s "$script" >"$name.sh" || rarely complain "$name.sh"
+    [ -z "$user" ] || umask 0 # the directory above stays closed
+    printf %s "$script" >"${files}sh" || rarely complain "${files}sh"
+    printf '' >>"${files}out" || rarely complain "${files}out"
+    printf '' >>"${files}err" || rarely complain "${files}err"
     umask 077
-    printf '' >>"$name.out" || rarely complain "$name.out"
-    printf '' >>"$name.err" || rarely complain "$name.err"
 }
 supervise() {
     own=yes record_boot=$boot state=started
-    exec 5<"$name.out" 6<"$name.err" 7>>"$name.out" 8>>"$name.err"
+    exec 5<"${files}out" 6<"${files}err" 7>>"${files}out" 8>>"${files}err"
     say started 0 0
     follow &
     follower=$!
@@ -201,15 +207,20 @@ supervise() {
     kill $follower
     while kill -0 $follower; do wait $follower; done
     tell_end $end
+    [ -z "$cage" ] || rmdir "$cage" </dev/null >/dev/null
     for name in $tidy; do
-        [ ! -s "$name.out" ] || printf '' >"$name.out"
-        [ ! -s "$name.err" ] || printf '' >"$name.err"
-        [ ! -s "$name.sh" ] || printf '' >"$name.sh"
+        for file in "$name".out "$name".err "$name".sh "$name".*.d/out "$name".*.d/err "$name".*.d/sh; do
+            [ ! -s "$file" ] || printf '' >"$file"
+        done
     done
     exit 0
 }
 # The script as a process of its own session, in the user's home, with the user's umask, and nothing of ours but its name.
 run() {
+    [ -z "$user" ] || {
+        rarely run_by_warden
+        return
+    }
     (
         own_stat
         [ "$leader" != $$ ] || {
@@ -219,13 +230,12 @@ run() {
         printf 'pid %s %s\n' $leader $born >&2
         umask $own_umask
         if [ "$has_locale" ]; then LC_ALL=$locale; else unset LC_ALL; fi
-        exec 3<"$name.sh" >&$to_out 2>&$to_err
+        exec 3<"${files}sh" >&$to_out 2>&$to_err
         [ -z "$filled" ] || rarely read_filled
         cd "${HOME:-/}" || cd /
         exec 4>&- 5<&- 6<&- 7>&- 8>&- 9>&-
         CHARGEHAND_ATTEMPT=$mark
         export CHARGEHAND_ATTEMPT
-        [ -z "$user" ] || rarely run_as_user
         exec $detach "$interpreter" ${argument:+"$argument"} /proc/self/fd/3 3<&3 </dev/null
     )
     status=$?
@@ -246,6 +256,7 @@ conclude_record() {
     clock
     end="$status $signal ${by:-exited} $((now - began)) $now"
     until printf '\nended %s .\n' "$end" >>"$name"; do nap 500; done
+    [ -z "$user" ] || echo bye >&0
 }
 # Beside the script. Most scripts are over before it does anything.
 follow() {
@@ -298,7 +309,9 @@ on_disk() {
 # Kept for 14 days: longer than anything that could repeat the command (rule KEEP).
 prune() {
     echo "$boot $now" >.ready
-    find . ! -name . -prune ! -name .ready -mtime +14 -exec rm -f {} + </dev/null >/dev/null &
+    make_cage "probe-$$.1"
+    [ -z "$cage" ] || rmdir "${cage%/*}"/*-*.* </dev/null >/dev/null
+    find . ! -name . -prune ! -name .ready -mtime +14 -exec rm -rf {} + </dev/null >/dev/null &
 }
 
 # --- records of others
@@ -316,10 +329,12 @@ supervised() { [ -d "/proc/$supervisor" ] && grep -qsF "$name" "/proc/$superviso
 is_running() { [ "$record_boot" = "$boot" ] && { supervised || any_left; }; }
 # bury WHY BY: this attempt shall never start. If somebody was faster, theirs is the truth.
 bury() {
+    [ -z "$user" ] || dismiss
     ! claim "$name" "tombstone $1 $2" || last never $1 $2
     tell_of_another
 }
 tell_of_another() {
+    [ -z "$user" ] || dismiss
     settle "$name"
     [ $state != absent ] || complain "$name"
     at_out=0 at_err=0 cancel=
@@ -351,7 +366,6 @@ is_unknown() {
 # What is filled in is in no file that has a name when the script starts, and so in no record of the attempt.
 read_filled() {
     umask 077
-    [ -z "$user" ] || umask 022 # see store_script
     printf %s "$filled" >"$name.fl" && exec 3<"$name.fl" && rm "$name.fl" || {
         rm -f "$name.fl"
         say "chargehand: the script cannot be written to $at" >&2
@@ -360,32 +374,23 @@ read_filled() {
     umask $own_umask
 }
 
-as_user() {
-    case $method in
-    su) $launch su -s /bin/sh -c "$1" "$user" chargehand "$2" "$3" "$4" "$5" "$6" ;;
-    doas) $launch doas -n -u "$user" /bin/sh -c "$1" chargehand "$2" "$3" "$4" "$5" "$6" ;;
-    *) $launch "$method" -n -H -u "$user" -- /bin/sh -c "$1" chargehand "$2" "$3" "$4" "$5" "$6" ;;
-    esac
-}
-may_be_user() {
-    said=$(as_user : 2>&1 </dev/null) || last refused effective_user "$method cannot become $user without a password: $said"
-}
-run_as_user() {
-    launch="exec $detach"
-    as_user 'exec 3<&0 </dev/null; cd 2>/dev/null || cd /; CHARGEHAND_ATTEMPT=$1; export CHARGEHAND_ATTEMPT
-        exec "$2" ${3:+"$3"} /proc/self/fd/3' "$mark" "$interpreter" "$argument" '' '' <&3 3<&-
-}
 # reap probe, reap end: see reap.sh. Who cannot look takes it that there are some.
 any_left() {
     reap probe
     [ $? != 10 ]
 }
 reap() {
-    if [ "$user" ]; then
-        as_user "$reap" "$1" "$pid" "$born" "$mark" "$grace" </dev/null >/dev/null
+    if [ "$user" ] && is_all_over; then
+        [ "$1" = end ] || return 10
+    elif [ "$user" ] && is_warden_there; then
+        [ "$1" = end ] && tell_warden
+    elif [ "$user" ] && [ "${told-}" ]; then
+        return 0 # it was there to its end, and nobody asked it for more
+    elif [ "$user" ] && ! am_root; then
+        as_user "$reap" "$1" "$pid" "$born" "$mark" "$grace" "$cage" </dev/null >/dev/null
     else
         (
-            set -- "$1" "$pid" "$born" "$mark" "$grace"
+            set -- "$1" "$pid" "$born" "$mark" "$grace" "$cage"
             eval "$reap"
         ) </dev/null >/dev/null
     fi
@@ -394,7 +399,7 @@ reap() {
 # --- output: descriptors 5 and 6 stand in stdout and stderr where sending goes on
 
 sizes() { # of both files, as they are now
-    set -- $(wc -c "$name.out" "$name.err")
+    set -- $(wc -c "${files}out" "${files}err")
     size_out=$1 size_err=$3
 }
 # advance LETTER DESCRIPTOR TO
@@ -466,8 +471,25 @@ grown() {
 
 # --- beside a script that runs
 
+# A script that lasts is put into a cage, with what it has started: parents first, so that nobody is born outside meanwhile. Doing it
+# before its first instruction would cost short scripts, which are most, a third more (docs/adr/0026).
+adopt() {
+    [ -z "$user$cage" ] && [ -d "/proc/$pid" ] || return
+    make_cage "$name"
+    [ "$cage" ] || return
+    printf '\ncage %s\n' "$cage" >>"$name"
+    set -- $pid
+    while [ $# -gt 0 ]; do
+        echo $1 >"$cage/cgroup.procs"
+        kids=
+        read -r kids <"/proc/$1/task/$1/children"
+        shift
+        set -- "$@" $kids
+    done
+}
 # Sends what it writes, as it comes. It may be held up by whoever reads; the watch may not.
 follow_on() {
+    adopt
     watch </dev/null >/dev/null &
     watcher=$!
     while [ -z "$stop" ] && [ $state = started ]; do
@@ -506,11 +528,11 @@ watch() {
 }
 # For a script that opens /dev/stderr or the like by name: on a file that would cut off what was written before.
 run_piped() {
-    mkfifo -m 622 "$name.po" "$name.pe" || {
+    mkfifo -m 622 "${files}po" "${files}pe" || {
         run
         return
     }
-    exec 4<>"$name.po" 9<>"$name.pe"
+    exec 4<>"${files}po" 9<>"${files}pe"
     cat <&4 >&7 4>&- 9>&- 2>/dev/null &
     copier_out=$!
     cat <&9 >&8 4>&- 9>&- 2>/dev/null &
@@ -520,7 +542,7 @@ run_piped() {
     exec 4>&- 9>&-
     drain $copier_out
     drain $copier_err
-    rm -f "$name.po" "$name.pe"
+    rm -f "${files}po" "${files}pe"
 }
 # A copier that sleeps has nothing more to copy; it ends with the last process that holds its pipe.
 drain() {
@@ -549,9 +571,11 @@ look() {
 # What the record says, to the end.
 report() {
     [ $state != tombstone ] || tell_never
-    [ -e "$name.out" ] || printf '' >"$name.out"
-    [ -e "$name.err" ] || printf '' >"$name.err"
-    exec 5<"$name.out" 6<"$name.err"
+    files=$name.
+    [ ! -d "$name.$supervisor.d" ] || files=$name.$supervisor.d/
+    [ -e "${files}out" ] || printf '' >"${files}out"
+    [ -e "${files}err" ] || printf '' >"${files}err"
+    exec 5<"${files}out" 6<"${files}err"
     [ $at_out = 0 ] || dd bs=1 count=0 skip=$at_out <&5
     [ $at_err = 0 ] || dd bs=1 count=0 skip=$at_err <&6
     [ $state != started ] || ! is_running || attend
@@ -567,6 +591,7 @@ report() {
 }
 # What a later attempt has closed may have run, if the host has booted since: the boot can have taken its record away.
 tell_never() {
+    [ "$why" != barred ] || last barred "$words"
     [ "$fence" = later ] || last never $why $fence
     [ -z "${rebooted-}" ] || last interrupted 0 0 "the host booted after the attempt was issued, and a later attempt has closed it"
     last never $why -

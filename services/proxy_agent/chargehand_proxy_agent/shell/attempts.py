@@ -16,6 +16,7 @@ from typing import assert_never
 import structlog
 from chargehand_chassis.clock import now
 from chargehand_chassis.faults import FaultPoints
+from chargehand_chassis.keys import OwnKeys
 from chargehand_chassis.metrics import METRICS
 from chargehand_schemas.ids import AttemptId
 
@@ -75,6 +76,7 @@ class Attempts:
     def __init__(
         self,
         settings: AgentSettings,
+        keys: OwnKeys,
         facts: AgentFacts,
         journal: JournalStore,
         outbox: Outbox,
@@ -83,7 +85,7 @@ class Attempts:
         reachability: Reachability,
         secrets: tuple[bytes, ...] = (),
     ) -> None:
-        self.settings, self.journal, self.outbox, self.secrets = settings, journal, outbox, secrets
+        self.settings, self.keys, self.journal, self.outbox, self.secrets = settings, keys, journal, outbox, secrets
         self.providers, self.points, self.reachability = providers, points, reachability
         self.connects = Gate(asyncio.Semaphore(settings.max_connects), CONNECT_PATIENCE)
         self.tasks: set[asyncio.Task[None]] = set()

@@ -171,7 +171,7 @@ class Journal:
     def _upsert(self, entry: Entry) -> None:
         values = _values(entry)
         if self._writer.execute(_UPDATE, values).rowcount == 0:
-            command = entry.order.model_dump_json(exclude={"script", "sealed"})
+            command = entry.order.model_dump_json(exclude={"script", "sealed", "sealed_effective_user_password"})
             self._writer.execute(_INSERT, (*values, command))
 
     def _roll_back(self) -> None:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from datetime import timedelta
 
 from chargehand_chassis.errors import FatalFailure
+from chargehand_chassis.keys import OwnKeys
 from chargehand_schemas.commands import HostRecord
 from chargehand_schemas.proxy_commands import ProxyCommand
 from chargehand_schemas.reasons import EndCause, NeverStartedWhy, Stream
@@ -73,8 +76,11 @@ def target(order: ProxyCommand) -> port.Target:
     )
 
 
-def start_order(terms: StartTerms, settings: AgentSettings, secrets: Sequence[bytes] = ()) -> port.StartOrder:
-    """What the provider is to start. `secrets`: those that hosts' check-in keys follow from."""
+def start_order(
+    terms: StartTerms, settings: AgentSettings, keys: OwnKeys, secrets: Sequence[bytes] = ()
+) -> port.StartOrder:
+    """What the provider is to start. `secrets`: those that hosts' check-in keys follow from. ValueError if the password is not sealed
+    to a key of this agent."""
     run = terms.run
     return port.StartOrder(
         job_task_id=str(run.job_task_id),
@@ -83,7 +89,8 @@ def start_order(terms: StartTerms, settings: AgentSettings, secrets: Sequence[by
         script=run.script,
         filled=filled(run.script, secrets, run.host_id),
         effective_user=run.effective_user,
-        effective_user_method=_method(run.host.parameters),
+        effective_user_method=_method(run.host.parameters, settings),
+        effective_user_password=_opened(run.sealed_effective_user_password, keys),
         not_after_in=terms.not_after_in,
         run_deadline_in=terms.run_deadline_in,
         execution_timeout=run.execution_timeout,
@@ -108,12 +115,22 @@ def look_order(order: ProxyCommand, look: Look, issued_ago: timedelta, settings:
         offsets={"stdout": look.offsets.stdout, "stderr": look.offsets.stderr},
         output_cap_bytes=settings.output_cap_bytes,
         effective_user=order.effective_user,
-        effective_user_method=_method(order.host.parameters),
+        effective_user_method=_method(order.host.parameters, settings),
     )
 
 
-def _method(parameters: Mapping[str, str]) -> str:
-    return parameters.get("effective_user_method", "sudo")
+def _method(parameters: Mapping[str, str], settings: AgentSettings) -> str:
+    return parameters.get("effective_user_method") or settings.effective_user_method
+
+
+def _opened(boxes: str, keys: OwnKeys) -> str:
+    """What one of the boxes holds for us: each is sealed to the key of one agent of the proxy."""
+    for box in boxes.split():
+        with suppress(ValueError):
+            return keys.unseal(base64.b64decode(box)).decode()
+    if boxes:
+        raise ValueError("the password is not sealed to this agent's key")
+    return ""
 
 
 def seen(visit: int, observation: port.Observation) -> inputs.Observation:
@@ -129,8 +146,8 @@ def seen(visit: int, observation: port.Observation) -> inputs.Observation:
             return inputs.OmissionSeen(visit, _STREAMS[stream], start, end)
         case port.Interrupted(detail, boot_id, lengths):
             return inputs.InterruptionSeen(visit, detail, boot_id[:MAX_BOOT_ID], _lengths(lengths))
-        case port.NeverStarted(why, fenced_by):
-            return inputs.NeverStartedSeen(visit, NeverStartedWhy(why), fenced_by)
+        case port.NeverStarted(why, fenced_by, refusal):
+            return inputs.NeverStartedSeen(visit, NeverStartedWhy(why), fenced_by, refusal)
         case port.Refused(why, detail):
             return inputs.RefusalSeen(visit, why, detail)
         case port.ConnectionLost(detail, order_sent):

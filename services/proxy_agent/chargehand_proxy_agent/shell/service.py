@@ -90,7 +90,7 @@ async def _run(context: Context[AgentSettings], stack: AsyncExitStack) -> None:
     outbox = Outbox(facts_publisher, output_publisher)
     facts = replace(_facts(settings, writer, journal, providers), takes_check_ins=bool(secrets))
     reachability = Reachability(facts_publisher, journal, lambda: attempts.facts())
-    attempts = Attempts(settings, facts, journal, outbox, providers, context.faults, reachability, secrets)
+    attempts = Attempts(settings, keys, facts, journal, outbox, providers, context.faults, reachability, secrets)
     presence = Presence(settings, facts_publisher, attempts)
     letters = DeadLetters(facts_publisher, NAME)
     await _measure(context, presence, attempts, journal)
@@ -116,6 +116,7 @@ def _facts(settings: AgentSettings, writer: Writer, journal: Journal, providers:
         journal_birth=journal.identity.birth,
         clock_margin=settings.clock_margin,
         providers={name: provider.supports.host_lock for name, provider in providers.items()},
+        same_user_only=frozenset(name for name, provider in providers.items() if not provider.supports.effective_user),
         policy=Policy(
             frozenset(settings.allowed_effective_users),
             frozenset(settings.denied_effective_users),

@@ -6,6 +6,7 @@ import ipaddress
 import re
 from datetime import timedelta
 from pathlib import Path
+from typing import Literal
 
 from chargehand_chassis.settings import ServiceSettings
 from pydantic import Field, field_validator
@@ -39,9 +40,16 @@ class AgentSettings(ServiceSettings):
         20_000, ge=1, le=1_000_000, description="Attempts in hand at once; beyond it no further command is read."
     )
     allowed_effective_users: tuple[str, ...] = Field(
-        ("*",), description="Users that scripts may run as on hosts, besides the connecting one; `*`: any."
+        ("*",),
+        description="Users that scripts may run as on hosts, besides the connecting one: names, or patterns like `app-*`; `*`: any.",
     )
-    denied_effective_users: tuple[str, ...] = Field((), description="Users that no script may run as, e.g. root.")
+    denied_effective_users: tuple[str, ...] = Field(
+        (), description="Users that no script may run as, e.g. root: names or patterns."
+    )
+    effective_user_method: Literal["sudo", "su", "dzdo", "doas"] = Field(
+        "sudo",
+        description="How a host becomes the effective user, where its parameter `effective_user_method` does not say.",
+    )
     denied_scripts: tuple[str, ...] = Field(
         (), description="Regular expressions; a script in which one is found is not run."
     )

@@ -114,12 +114,18 @@ class Visit:
             order = offers.look_order(state.order, look, issued_ago, settings)
             return connection.look(order)
         terms = rules.start_terms(state, moment)
-        return (
-            None
-            if terms is None
-            else connection.start(offers.start_order(terms, settings, self._all.secrets), self._start_allowed)
-        )
+        if terms is None:
+            return None
+        try:
+            start = offers.start_order(terms, settings, self._all.keys, self._all.secrets)
+        except ValueError as error:
+            return _refused(port.Refused("not_valid", str(error)))
+        return connection.start(start, self._start_allowed)
 
     def _start_allowed(self) -> bool:
         state = self._live.state
         return state is not None and rules.may_start(state, now(), self._all.facts_to_start())
+
+
+async def _refused(refusal: port.Refused) -> AsyncIterator[port.Observation]:
+    yield refusal

@@ -100,6 +100,7 @@ def _attempt(history: JobTaskHistory, attempt: Attempt) -> AttemptDocument:
         attempt=attempt.number,
         proxy=decision.proxy,
         agent_id=told.agent_id,
+        effective_user=decision.effective_user,
         outcome=outcome,
         detail=detail,
         due_at=decision.due_at,

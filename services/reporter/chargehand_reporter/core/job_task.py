@@ -308,7 +308,8 @@ def report(known: AttemptReport, fact: AttemptFact, place: Place) -> AttemptRepo
             told = _interrupted(known, fact, steps)
         case AttemptNeverStarted():
             fenced = f" by attempt {fact.fenced_by}" if fact.fenced_by is not None else ""
-            told = replace(known, never_started=max(known.never_started, f"{fact.why.value}{fenced}"), steps=steps)
+            words = fact.refusal or f"{fact.why.value}{fenced}"
+            told = replace(known, never_started=max(known.never_started, words), steps=steps)
         case _:
             told = known
     return told if told.steps == steps else replace(told, steps=steps)

@@ -12,6 +12,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
 from datetime import timedelta
 
+from ..becoming import explained, needs_terminal
 from ..details import harmless
 from ..port import (
     ConnectionLost,
@@ -29,6 +30,8 @@ from ..wrapper import (
     Alive,
     Answers,
     Hello,
+    LineWanted,
+    PasswordWanted,
     Surroundings,
     Unreadable,
     command,
@@ -120,8 +123,8 @@ class SshHost:
                 else:
                     is_sent = True
                     visit.give(start_text(order, around), {}, order.output_cap_bytes)
-                    async for observation in visit.observations(self._settings.answer_timeout):
-                        yield observation
+                    async for observation in visit.observations(self._settings.answer_timeout, order):
+                        yield explained(observation, order)
         except _NoWrapper as error:
             yield error.refusal
         except (SessionLost, CouldNotConnect) as error:
@@ -140,10 +143,10 @@ class SshHost:
                 visit.give(text, order.offsets, order.output_cap_bytes)
                 async for observation in visit.observations(self._settings.answer_timeout):
                     # A look that is refused has seen nothing: it is as if the host could not be reached.
-                    is_refusal = isinstance(observation, Refused)
-                    yield ConnectionLost(observation.detail) if isinstance(observation, Refused) else observation
-                    if is_refusal:
+                    if isinstance(observation, Refused):
+                        yield ConnectionLost(observation.detail)
                         return
+                    yield explained(observation, order)
         except (SessionLost, CouldNotConnect, _NoWrapper) as error:
             yield ConnectionLost(harmless(str(error)), order_sent=is_sent)
 
@@ -158,26 +161,30 @@ class SshHost:
     @asynccontextmanager
     async def _visit(self, order: StartOrder | LookOrder) -> AsyncIterator[_Visit]:
         """A session that has said hello. Raises SessionLost, CouldNotConnect, _NoWrapper: then nothing of the order was sent."""
-        session = await self._session(command(order.job_task_id, order.attempt))
+        has_terminal = isinstance(order, StartOrder) and self._route.user != "root" and needs_terminal(order)
+        text = command(order.job_task_id, order.attempt, has_terminal=has_terminal)
+        session = await self._session(text, has_terminal)
         try:
             yield await _greet(session, self._settings.answer_timeout)
         finally:
             session.close()
 
-    async def _session(self, text: str) -> Session:
+    async def _session(self, text: str, has_terminal: bool) -> Session:
         """A session; on a connection that was open before and turns out to be dead, once more on a new one."""
         if self._pooled is None:
             self._pooled = await self._pool.take(self._route)
         pooled = self._pooled
         try:
-            return await open_session(pooled.connection, text, self._settings.answer_timeout)
+            return await open_session(pooled.connection, text, self._settings.answer_timeout, has_terminal=has_terminal)
         except SessionLost:
             if not pooled.was_used:
                 raise
         self._pooled = None
         self._pool.retire(pooled)
         self._pooled = await self._pool.take(self._route, fresh=True)
-        return await open_session(self._pooled.connection, text, self._settings.answer_timeout)
+        return await open_session(
+            self._pooled.connection, text, self._settings.answer_timeout, has_terminal=has_terminal
+        )
 
 
 class _Visit:
@@ -187,13 +194,16 @@ class _Visit:
         self._session, self._answers = session, answers
         self.hello = hello
         self.hello_at = _now()
+        self._was_asked = False
 
     def give(self, text: bytes, offsets: Mapping[Stream, int], cap_bytes: int) -> None:
         """Send the order. Raises SessionLost."""
         self._answers.expect(dict(offsets), cap_bytes)
         self._session.write(text)
 
-    async def observations(self, answer_timeout: timedelta) -> AsyncGenerator[Observation, None]:
+    async def observations(
+        self, answer_timeout: timedelta, order: StartOrder | None = None
+    ) -> AsyncGenerator[Observation, None]:
         """What the host answers, up to the final observation. Raises SessionLost."""
         while not self._answers.is_over:
             data = await self._session.read(answer_timeout)
@@ -205,8 +215,25 @@ class _Visit:
                         raise SessionLost(f"the host's answer cannot be read: {answer.detail}")
                     case Hello() | Alive():
                         pass
+                    case LineWanted():
+                        self._session.write(b"\n")
+                    case PasswordWanted():
+                        self._give_password(order)
                     case _:
                         yield answer
+
+    def _give_password(self, order: StartOrder | None) -> None:
+        """Once, to the program that has the session's input now; on a terminal an end of input would be read as a byte."""
+        if order is None or not order.effective_user_password:
+            raise SessionLost("the host asks for a password that nobody gave")
+        if self._was_asked:
+            return
+        self._was_asked = True
+        line = order.effective_user_password.encode() + b"\n"
+        if needs_terminal(order):
+            self._session.write(line)
+        else:
+            self._session.write_last(line)
 
 
 async def _greet(session: Session, within: timedelta) -> _Visit:

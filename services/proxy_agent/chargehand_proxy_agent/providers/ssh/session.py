@@ -65,6 +65,12 @@ class Session(asyncssh.SSHClientSession[bytes]):
         except OSError as error:
             raise SessionLost(str(error)) from error
 
+    def write_last(self, data: bytes) -> None:
+        """Write, and nothing after it. Raises SessionLost when the channel is closed."""
+        self.write(data)
+        if self._channel is not None:
+            self._channel.write_eof()
+
     async def read(self, within: timedelta) -> bytes:
         """What has come, at least one byte; empty at the session's end. Raises SessionLost, also when nothing comes in time."""
         while not self._chunks:
@@ -97,13 +103,25 @@ class Session(asyncssh.SSHClientSession[bytes]):
         self._news.set()
 
 
-async def open_session(connection: asyncssh.SSHClientConnection, command: str, within: timedelta) -> Session:
-    """Run a command. Raises SessionLost: nothing was run, or nothing was heard of it."""
+_UNCHANGED = dict.fromkeys(
+    (
+        asyncssh.PTY_ECHO, asyncssh.PTY_ICANON, asyncssh.PTY_ISIG, asyncssh.PTY_IEXTEN, asyncssh.PTY_ICRNL,
+        asyncssh.PTY_IXON, asyncssh.PTY_IXANY, asyncssh.PTY_OPOST, asyncssh.PTY_ONLCR,
+    ),
+    0,
+)  # fmt: skip
+
+
+async def open_session(
+    connection: asyncssh.SSHClientConnection, command: str, within: timedelta, *, has_terminal: bool = False
+) -> Session:
+    """Run a command, on a terminal that changes no byte if asked. Raises SessionLost: nothing was run, or nothing was heard of it."""
     try:
         async with asyncio.timeout(within.total_seconds()):
             _, session = await connection.create_session(
-                Session, command, encoding=None, window=_WINDOW_BYTES, request_pty=False, send_env=None, env=None
-            )
+                Session, command, encoding=None, window=_WINDOW_BYTES, request_pty=has_terminal,
+                term_type="dumb" if has_terminal else None, term_modes=_UNCHANGED if has_terminal else {}, send_env=None, env=None,
+            )  # fmt: skip
             return cast(Session, session)
     except TimeoutError:
         raise SessionLost(f"no session within {within.total_seconds():g} s") from None

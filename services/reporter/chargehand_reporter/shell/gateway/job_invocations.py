@@ -115,7 +115,10 @@ async def invoke(call: Call) -> Response:
         actor=f"user:{call.who.login}",
         job_invocation_id=job_invocation_id,
         sealed_inputs={name: commands.sealed(value) for name, value in request.hidden_inputs.items()},
-        **request.model_dump(exclude={"job_invocation_id", "hidden_inputs"}),
+        sealed_effective_user_password=commands.sealed(password)
+        if (password := request.effective_user_password)
+        else "",
+        **request.model_dump(exclude={"job_invocation_id", "hidden_inputs", "effective_user_password"}),
     )
     return await _invoked(call, command)
 
