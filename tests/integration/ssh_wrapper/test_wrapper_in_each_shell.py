@@ -652,3 +652,22 @@ async def test_without_setsid_the_attempt_is_still_found_and_ended(host: ShellHo
     )
     assert ended(await host.run(order)).cause == "timed_out"
     assert not processes_of(host, "1000")
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root becomes another user without a password")
+@pytest.mark.parametrize("script", ["id -un; echo err >&2; exit 7", "id -un; echo err >/dev/stderr; exit 7"])
+async def test_a_script_runs_as_another_user_under_each_shell(host: ShellHost, script: str) -> None:
+    host.home.chmod(0o755)
+    answers = await host.run(start_order(script, effective_user="nobody", effective_user_method="su"))
+    assert (text_of(answers), text_of(answers, "stderr")) == (b"nobody\n", b"err\n")
+    assert ended(answers).exit_status == 7 and ended(answers).signal is None
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root becomes another user without a password")
+async def test_a_signal_ends_another_users_script_as_any_other(host: ShellHost) -> None:
+    host.home.chmod(0o755)
+    order = start_order("kill -KILL $$", effective_user="nobody", effective_user_method="su")
+    assert (ended(await host.run(order)).exit_status, ended(await host.run(look_order(order))).signal) == (
+        None,
+        "SIGKILL",
+    )

@@ -33,6 +33,7 @@ PURE = {
     ),
     *(
         "fractions",
+        "fnmatch",
         "functools",
         "hashlib",
         "heapq",

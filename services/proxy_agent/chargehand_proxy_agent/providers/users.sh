@@ -13,16 +13,21 @@ become() {
     for file in end trace pid; do printf '' >"$place/$file"; done
     printf %s "$warden" >"$place/run" || complain "$place/run"
     umask 077
-    exec 9<&0 0<>"$place/go" 3<>"$place/up"
+    exec 4<>"$place/go" 3<>"$place/up"
+    input=0 # bash gives it to what runs beside it when told to, the others do not; and bash 5.2 dies of `exec 9<&0`
+    [ "${BASH_VERSION-}" ] || {
+        exec 9<&0
+        input=9
+    }
     [ -z "$password" ] || ! am_root || password=
     case $password$method in
     yesdoas)
         say password terminal
-        read -r rest <&9 # its prompt comes another way than our words, and must come after them
+        read -r rest <&$input # its prompt comes another way than our words, and must come after them
         ;;
     yes*) say password ;;
     esac
-    launch </dev/null >/dev/null &
+    launch <&$input >/dev/null &
     launcher=$!
     exec 9<&-
     {
@@ -30,7 +35,7 @@ become() {
         sleep $patience &
         wait $!
         echo slow >&3
-    } </dev/null >/dev/null &
+    } </dev/null >/dev/null 4>&- &
     waiter=$!
     word=
     until [ "$word" ]; do read -r word a b rest <&3; done
@@ -63,6 +68,7 @@ are_numbers() {
 }
 # In a process of its own, which lives as long as the warden does.
 launch() {
+    exec 4>&- 9<&-
     cd "$place" || exit
     umask $own_umask
     unset LANGUAGE
@@ -74,13 +80,13 @@ launch() {
         su) su -s /bin/sh -c 'exec /bin/sh ./run' "$user" ;;
         doas) doas -u "$user" /bin/sh ./run ;;
         *) "$method" -k -S -H -p '' -u "$user" -- /bin/sh ./run ;;
-        esac <&9 >said 2>&1 3>&- 9<&-
+        esac >said 2>&1 3>&- 9<&-
     else
         case $method in
         su) su -s /bin/sh -c 'exec /bin/sh ./run' "$user" ;;
         doas) doas -n -u "$user" /bin/sh ./run ;;
         *) "$method" -n -H -u "$user" -- /bin/sh ./run ;;
-        esac >said 2>&1 3>&- 9<&-
+        esac </dev/null >said 2>&1 3>&- 9<&-
     fi
     printf '\ngone %s\n' $? >&3
 }
@@ -108,7 +114,7 @@ bar() {
 # A warden that gets no word ends.
 dismiss() {
     [ "${place-}" ] || return 0
-    exec 0</dev/null 3>&-
+    exec 3>&- 4>&-
     rm -rf "$place"
     place= files=$name.
 }
@@ -127,7 +133,7 @@ run_by_warden() {
         printf %s "$filled" >"${files}fl" || rm -f "${files}fl"
         umask 077
     }
-    echo go $limit $$ $own_umask $1 $2 $3 "${has_locale:+=$locale}" >&0
+    echo go $limit $$ $own_umask $1 $2 $3 "${has_locale:+=$locale}" >&4
     status= word= told=
     until [ "$status" ] || [ "$word" = gone ]; do
         read -r word a b rest <&3 || nap 10
@@ -148,7 +154,7 @@ run_by_warden() {
 # Somebody has ended the warden. What is left is ended by its listener, or by us if we can; nobody knows how it would have ended.
 lost_warden() {
     inspect "$name"
-    echo end >&0
+    echo end >&4
     turns=0
     until is_all_over || [ $turns -ge $((grace / 10 + 50)) ]; do
         turns=$((turns + 1))
@@ -187,4 +193,17 @@ tell_warden() {
         [ $turns -lt 100 ] || return 1
         nap 5
     done
+}
+# See run_piped. The warden opens the pipes by name: until then the copiers wait, for ever if it never does.
+run_piped_as_user() {
+    cat <"${files}po" >&7 2>/dev/null &
+    copier_out=$!
+    cat <"${files}pe" >&8 2>/dev/null &
+    copier_err=$!
+    to_out=po
+    run
+    : 9<>"${files}po" 9<>"${files}pe"
+    drain $copier_out
+    drain $copier_err
+    rm -f "${files}po" "${files}pe"
 }

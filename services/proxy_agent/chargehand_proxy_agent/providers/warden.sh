@@ -82,8 +82,9 @@ main() {
         else
             unset LC_ALL
         fi
-        exec >>"$out" 2>>"$err"
+        exec 4>>"$out" 5>>"$err"
         cd "${HOME:-/}" || cd /
+        exec >&4 2>&5 4>&- 5>&-
         trap - HUP INT QUIT TERM PIPE
         CHARGEHAND_ATTEMPT=$mark
         export CHARGEHAND_ATTEMPT

@@ -256,7 +256,7 @@ conclude_record() {
     clock
     end="$status $signal ${by:-exited} $((now - began)) $now"
     until printf '\nended %s .\n' "$end" >>"$name"; do nap 500; done
-    [ -z "$user" ] || echo bye >&0
+    [ -z "$user" ] || echo bye >&4
 }
 # Beside the script. Most scripts are over before it does anything.
 follow() {
@@ -530,6 +530,10 @@ watch() {
 run_piped() {
     mkfifo -m 622 "${files}po" "${files}pe" || {
         run
+        return
+    }
+    [ -z "$user" ] || {
+        run_piped_as_user
         return
     }
     exec 4<>"${files}po" 9<>"${files}pe"
