@@ -192,6 +192,7 @@ async def test_a_cancel_without_the_password_ends_all_of_it(
         if isinstance(observation, Output):
             wait_until(lambda: len(running(marker)) >= 4, within=timedelta(seconds=20))
             fleet.cut_connections("host1")
+    await connection.release()
     other = await provider.open(target_of(fleet.hosts[0]))
     seen = outcome(await look(other, look_order(order, cancel=True)))
     assert seen.ended.cause == "cancelled" and running(marker) == []
@@ -206,6 +207,7 @@ async def test_a_cut_connection_changes_nothing_for_the_other_users_script(
     async for observation in connection.start(order, allowed):
         if isinstance(observation, Output):
             fleet.cut_connections("host1")
+    await connection.release()
     whole = await follow(await provider.open(target_of(fleet.hosts[0])), order)
     assert (whole.stdout, whole.exit_status) == (b"one\ntwo\n", 5)
 
