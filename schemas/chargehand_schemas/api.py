@@ -174,7 +174,6 @@ class AttemptDocument(Model):
     attempt: int
     proxy: str = ""
     agent_id: str = ""
-    effective_user: str = ""
     outcome: str = ""
     detail: str = ""
     due_at: Instant | None = None

@@ -112,7 +112,6 @@ def _attempt(history: JobTaskHistory, attempt: Attempt) -> AttemptDocument:
         script_digest=told.script_digest or decision.script_digest,
         streams=_streams(views(told)),
         not_after=decision.not_after,
-        effective_user=decision.effective_user,
         late=is_end_late(steps),
         steps=steps,
     )
