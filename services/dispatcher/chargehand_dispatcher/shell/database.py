@@ -31,6 +31,8 @@ class Database(Protocol):
 
     kind: str
     is_shared: bool
+    row_id: str | None
+    """The column by which a row is found at once, while the transaction that read it lasts; None: by its key."""
 
     def transaction(self) -> Any:
         """A context: all or nothing. TransientFailure when the database cannot be used now."""
@@ -84,6 +86,7 @@ class SqliteDatabase:
 
     kind = "sqlite"
     is_shared = False
+    row_id: str | None = "rowid"
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -142,6 +145,7 @@ class PostgresDatabase:
 
     kind = "postgresql"
     is_shared = True
+    row_id: str | None = None
 
     def __init__(self, dsn: str) -> None:
         try:

@@ -66,7 +66,8 @@ JOB_TASK_COLUMNS = (
 JOB_TASK_FIXED = frozenset({"partition", "job_invocation_id", "host_id", "ordinal"})
 """Those that never change."""
 
-_WAITS_FOR_ITS_FIRST = 1
+_WAITS_FOR_ITS_FIRST, _ENDED_UNDISPATCHED = 1, 4
+"""Lengths of bodies that are shorter than the others: a row that grows little stays on its page."""
 
 
 def _dump(document: Any) -> str:
@@ -106,7 +107,9 @@ def never_dispatched(job_task_id: bytes, host_id: bytes, ordinal: int, body: str
 
 def _job_task_body(job_task: JobTask) -> str:
     body: list[Any] = [job_task.host_name]
-    if job_task.last_attempt or job_task.status is not None:
+    if _has_ended_undispatched(job_task):
+        body += (job_task.status, job_task.reason, job_task.detail)
+    elif job_task.last_attempt or job_task.status is not None:
         body += (
             job_task.attempt, job_task.last_attempt, job_task.tried, job_task.unstarted,
             to_us(job_task.first_dispatched_at), to_us(job_task.issued_at), to_us(job_task.not_after),
@@ -119,6 +122,13 @@ def _job_task_body(job_task: JobTask) -> str:
     return _dump(body)
 
 
+def _has_ended_undispatched(job_task: JobTask) -> bool:
+    """It has its verdict, and nothing else happened to it."""
+    counts = (job_task.last_attempt, job_task.attempt, job_task.tried, job_task.unstarted, job_task.asked)
+    facts = (job_task.first_dispatched_at, job_task.exit_status, job_task.signal)
+    return job_task.status is not None and not any(counts) and all(fact is None for fact in facts)
+
+
 def job_task_of(row: Sequence[Any]) -> JobTask:
     """The JobTask of a row in the order of JOB_TASK_COLUMNS."""
     job_task_id, _, job_invocation_id, host_id, proxy, ordinal, state, due_at, _, is_cancelling, text = row
@@ -129,6 +139,9 @@ def job_task_of(row: Sequence[Any]) -> JobTask:
     )  # fmt: skip
     if len(body) == _WAITS_FOR_ITS_FIRST:
         return JobTask(*known)
+    if len(body) == _ENDED_UNDISPATCHED:
+        _, status, reason, detail = body
+        return JobTask(*known, detail=detail, status=JobTaskStatus(status), reason=Reason(reason) if reason else None)
     (
         _, attempt, last_attempt, tried, unstarted, first_dispatched_at, issued_at, not_after, run_deadline, acceptors,
         released, could_not_connect, release_refused, detail, holder, holder_boot, last_word_at, asked, asked_at,

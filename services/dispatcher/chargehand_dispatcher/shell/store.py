@@ -496,21 +496,17 @@ class DispatcherStore:
         if known.properties.rolling is not None:
             return 0
         one = known.job_invocation_id
-        question = (
-            "select job_task_id, host_id, ordinal, body from job_task where job_invocation_id = ? and state = 'waiting'"
-        )
+        key = self._database.row_id or "job_task_id"
+        question = f"select {key}, job_task_id, host_id, ordinal, body from job_task where job_invocation_id = ? and state = 'waiting'"
         rows = self._database.execute(f"{question} limit {SWEEP_ALIKE}", (one.bytes,))
-        alike = [same for row in rows if (same := never_dispatched(*row)) is not None]
-        if not alike:
+        found = [(row[0], same) for row in rows if (same := never_dispatched(*row[1:])) is not None]
+        if not found:
             return 0
+        alike = [same for _, same in found]
         answer = answer_to_all(one, event, desk.circumstances_of_all(one))
         body, state = body_after_all(answer.ended), answer.ended.state.value
-        self._database.change(
-            "job_task",
-            ("state", "body"),
-            "job_task_id",
-            [(state, f"[{same.host_name}{body}", same.job_task_id) for same in alike],
-        )
+        changed = [(state, f"[{same.host_name}{body}", row) for row, same in found]
+        self._database.change("job_task", ("state", "body"), key, changed)
         desk.end_alike(one, answer, alike)
         self._save(desk)
         return len(alike)
