@@ -25,7 +25,7 @@ def test_parts_hold_everything_in_order_and_none_is_larger_than_asked_by_more_th
         TopicPartition("facts", number): [Record(n, b"x" * size or None) for n, size in enumerate(some)]
         for number, some in enumerate(sizes)
     }
-    parts: list[dict[TopicPartition, list[Any]]] = list(parts_of(records, most))  # type: ignore[arg-type]
+    parts: list[Any] = list(parts_of(records, most))  # type: ignore[arg-type]
     for partition, some in records.items():
         assert [record for part in parts for record in part.get(partition, [])] == some
     for part in parts:

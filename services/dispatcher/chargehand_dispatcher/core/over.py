@@ -6,6 +6,7 @@ is not due, accepted or running holds none.
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
@@ -122,7 +123,7 @@ def _over_while_cancelling(job_task: JobTask, outcome: Outcome, now: datetime) -
 def _never_started(job_task: JobTask, outcome: Outcome, at: Circumstances) -> Decision:
     """Rules TRY and PICK: no try, no retry_interval; but not for ever, and not in a busy loop."""
     if is_pickup_over(job_task, at):
-        late = replace(outcome, detail=limits.not_started(at.properties, outcome.detail))
+        late = dataclasses.replace(outcome, detail=limits.not_started(at.properties, outcome.detail))
         return _verdict(job_task, JobTaskStatus.FAILED, Reason.NOT_PICKED_UP, late, at.now)
     if at.is_halted:
         return _verdict(job_task, JobTaskStatus.FAILED, Reason.HALTED, outcome, at.now)
@@ -146,7 +147,7 @@ def is_pickup_over(job_task: JobTask, at: Circumstances) -> bool:
 
 def _wait_for_check_in(job_task: JobTask, outcome: Outcome, at: Circumstances) -> Decision:
     if is_pickup_over(job_task, at):
-        late = replace(outcome, detail=limits.no_check_in(at.properties, outcome.detail))
+        late = dataclasses.replace(outcome, detail=limits.no_check_in(at.properties, outcome.detail))
         return _verdict(job_task, JobTaskStatus.FAILED, Reason.NOT_PICKED_UP, late, at.now)
     is_awake = has_checked_in(job_task, at)
     waiting = replace(job_task, due_at=at.now) if is_awake else replace(job_task, state=State.CHECK_IN)
