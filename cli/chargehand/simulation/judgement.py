@@ -115,6 +115,8 @@ class Judgement:
         model.finish()
         found = []
         for one, verdict in self._promises.verdicts.items():
+            if self._planned.places[verdict.job_invocation_id] in self._stopped:
+                continue  # what was said before its log was cut is said again when it goes on
             shown = model.job_tasks.get(one)
             if shown is None or shown.status is not verdict.status or shown.reason is not verdict.reason:
                 said_of = None if shown is None else (shown.status, shown.reason)

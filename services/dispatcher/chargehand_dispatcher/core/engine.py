@@ -430,6 +430,8 @@ def word_to_all(invocation: Invocation) -> CancelRequested | Halted:
 
 def _why_halted(invocation: Invocation) -> str:
     halt = invocation.halt
+    if halt is None and not invocation.lost_chunks:
+        return "halted: more failures than its limit allows"
     if halt is None:
         return "halted: a part of its plan is lost, and with it the order of its hosts"
     failures = "1 failure" if halt.failures == 1 else f"{halt.failures} failures"

@@ -194,6 +194,7 @@ def take_chunk(invocation: Invocation, event: JobTasksPlanned, now: datetime) ->
         planned=invocation.planned + len(event.job_tasks),
         due_said_at=invocation.due_said_at or now,
     )
+    known = _in_its_order(known)
     start = known.start_at or now
     return known, tuple(_job_task(known, planned, start) for planned in event.job_tasks)
 
@@ -211,7 +212,14 @@ def _job_task(invocation: Invocation, planned: PlannedJobTask, start: datetime) 
 
 
 def count(invocation: Invocation, verdicts: Iterable[JobTaskEnded]) -> Invocation:
-    """Verdicts are in. A rolling invocation with too many failures is halted by the first one too many."""
+    """Verdicts are in. A rolling invocation with too many failures is halted by the first one too many.
+
+    Before its plan is read (rule REST: its own log is folded first) it is not known whether it is rolling: their ordinals are kept
+    until then."""
+    if not invocation.total:
+        verdicts = list(verdicts)
+        invocation = replace(invocation, ahead=invocation.ahead.union(verdict.ordinal for verdict in verdicts))
+        return _added(invocation, Counter((verdict.status, verdict.reason) for verdict in verdicts))
     if invocation.properties.rolling is None:
         return _added(invocation, Counter((verdict.status, verdict.reason) for verdict in verdicts))
     for verdict in verdicts:
@@ -239,6 +247,16 @@ def _count_rolling(invocation: Invocation, verdict: JobTaskEnded) -> Invocation:
     if verdict.ordinal >= released:
         counted = replace(counted, ahead=counted.ahead | {verdict.ordinal})
     return _halted_by(_caught_up(counted), verdict)
+
+
+def _in_its_order(invocation: Invocation) -> Invocation:
+    """Its plan is read: what its own log told of it before is judged by that (rule REST)."""
+    if invocation.start_at is None:
+        return invocation
+    if invocation.properties.rolling is None:
+        return replace(invocation, ahead=frozenset()) if invocation.ahead else invocation
+    caught_up = _caught_up(invocation)
+    return replace(caught_up, is_halted=caught_up.is_halted or _has_too_many_failures(caught_up))
 
 
 def _caught_up(invocation: Invocation) -> Invocation:
