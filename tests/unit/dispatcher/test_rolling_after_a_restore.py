@@ -1,5 +1,7 @@
 """Rule REST and rolling: verdicts that the own log tells of before the plan is read count in the order of the plan."""
 
+from typing import Any
+
 from chargehand_dispatcher.core.engine import Desk
 from chargehand_schemas.dispatch import JobTaskEnded
 from chargehand_schemas.properties import Rolling
@@ -17,7 +19,7 @@ def ended(n: int, status: JobTaskStatus, reason: Reason | None = None) -> JobTas
     )  # fmt: skip
 
 
-def restored(*verdicts: JobTaskEnded, **properties: object) -> Desk:
+def restored(*verdicts: JobTaskEnded, **properties: Any) -> Desk:
     table = desk(5)
     for verdict in verdicts:
         table.restore(verdict)
