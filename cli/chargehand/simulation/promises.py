@@ -178,24 +178,34 @@ class Promises:
         if due is not None and at is not None and at >= due.issued_at and item.time > at + HEARD_AFTER:
             raise BrokenPromise("no lost job", item.job_task_id, f"not tried though its host checked in at {at}")
 
+    def _was_woken(self, item: AttemptDue, waited: AttemptDue) -> None:
+        """Rule CHK: by its host, at the proxy whose slot it had. (The late end of an attempt of unknown end may decide otherwise.)"""
+        at = self._check_ins.get((item.host_id, waited.proxy))
+        if at is None or at < waited.issued_at:
+            raise BrokenPromise(
+                "limits", item.job_task_id, f"tried at {item.issued_at} though its host has not checked in"
+            )
+
     def _hear_wake(self, item: JobTaskStatusChanged) -> None:
-        """Rule CHK: what waits for a check-in is woken by one that is younger than its attempt, at the proxy whose slot it had, or by
-        the late end of an earlier attempt (rule LATE), which is said."""
+        """Rule CHK: what waits for a check-in is woken by one that is younger than its attempt, or by the late end of an earlier one
+        (rule LATE), which is said."""
         due = self._last_due.get(item.job_task_id)
+        at = None if due is None else self._check_ins.get((item.host_id, due.proxy))
         is_unreachable = (
             item.after is Reason.COULD_NOT_CONNECT and self._properties[item.job_invocation_id].wait_for_check_in
         )
         is_woken = is_unreachable or (item.after is None and item.job_task_id in self._waits_for)
         if item.status is not JobTaskStatus.WAITING or not is_woken or due is None:
             return
-        at = self._check_ins.get((item.host_id, due.proxy))
         if at is None or at < due.issued_at:
             raise BrokenPromise("check-in", item.job_task_id, f"woken, dispatched {due.issued_at}, checked in at {at}")
 
     def _hear_due(self, item: AttemptDue) -> None:
         self._last_due[item.job_task_id] = item
         self._dues[item.job_task_id, item.attempt] = item
-        self._waits_for.pop(item.job_task_id, None)
+        waited = self._waits_for.pop(item.job_task_id, None)
+        if waited is not None and not waited.unknown and not item.unknown:
+            self._was_woken(item, waited)
         if self._tries.get(item.job_task_id, (-1, item.time))[0] != item.tried:
             self._tries[item.job_task_id] = (item.tried, item.issued_at)
         cancelled = self._cancelled.get(item.job_invocation_id)
