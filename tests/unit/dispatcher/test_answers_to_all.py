@@ -65,7 +65,7 @@ def test_a_job_task_that_was_dispatched_before_is_not_one_of_them(name: str) -> 
 
 def test_many_verdicts_count_as_one_after_another() -> None:
     one = answer_to_all(INVOCATION, CancelRequested(), AT).verdict
-    known = Invocation(INVOCATION, counts={"succeeded": 2})
+    known = Invocation(INVOCATION, total=9, counts={"succeeded": 2})
     assert count_alike(known, one.status, one.reason, 3) == count(known, [one] * 3)
 
 
