@@ -112,6 +112,16 @@ def test_s60_a_cancel_on_one_host_says_what_else_goes_on(checked: Installation, 
     assert "web1 (succeeded) has ended before" in both.stderr
     wait_until(lambda: statuses(checked, job) == ["cancelled", "cancelled", "succeeded"], within=WITHIN)
     assert "ended" in checked.run("job", "cancel", job, status=2).stderr
+    paged = begun(checked, *on("web4", "web5"), command=WAIT_FOR_FILE)
+    with checked.http() as http:
+        (row,) = http.get(f"/job-invocations/{paged}/job-tasks", params={"host": "web4"}).json()["items"]
+        page = http.get(f"/job-tasks/{row['job_task_id']}", headers={"Accept": "text/html"}).text
+        assert "Cancel on this host" in page
+        assert "Cancel the whole job" in page
+        assert http.post(f"/job-invocations/{paged}/cancel", data={"host_id": row["host_id"]}).status_code == 303
+    wait_until(lambda: "cancelled" in statuses(checked, paged), within=WITHIN)
+    gate("web5")
+    wait_until(lambda: statuses(checked, paged) == ["cancelled", "succeeded"], within=WITHIN)
     unknown = checked.run("job", "cancel", "00000000-0000-4000-8000-000000000000", status=2)
     assert "there is no such thing" in unknown.stderr
 
@@ -131,7 +141,7 @@ def test_s107_a_rolling_job_halts_and_goes_on_from_there(checked: Installation, 
     assert (halted["halt"]["host_name"], halted["halt"]["batch"], halted["halt"]["ordinal"]) == ("web5", 2, 2)
     shown = checked.run("job", "show", job, status=1)
     assert "at web5, host 3 of 6 (batch 2): 1 failure, 0 allowed" in shown.stderr
-    assert "halted at web5 (host 3 of 6)" in rows["web4"]["detail"]
+    assert rows["web4"]["detail"] == "web5, host 3 of 6, was failure 1; at most 0 are allowed"
     times = {name: int(file_of(fleet, name, "rolled").read_text().split()[0]) for name in order[:3]}
     assert times["web3"] < min(times["web1"], times["web5"])
     plan = checked.json("job", "show", job, "--plan")

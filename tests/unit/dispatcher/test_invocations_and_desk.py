@@ -294,7 +294,7 @@ def test_rolling_a_halt_says_where_and_why() -> None:
     assert (halt.host_name, halt.ordinal, halt.batch, halt.batch_begins) == ("web4", 4, 2, 1)
     assert (halt.failures, halt.failure_limit) == (2, 1)
     said = word_to_all(invocation)
-    assert isinstance(said, Halted) and said.detail == "halted at web4 (host 5 of 20): 2 failures, at most 1 allowed"
+    assert isinstance(said, Halted) and said.detail == "web4, host 5 of 20, was failure 2; at most 1 are allowed"
 
 
 @pytest.mark.parametrize(

@@ -431,12 +431,11 @@ def word_to_all(invocation: Invocation) -> CancelRequested | Halted:
 def _why_halted(invocation: Invocation) -> str:
     halt = invocation.halt
     if halt is None and not invocation.lost_chunks:
-        return "halted: more failures than its limit allows"
+        return "more failures than its limit allows"
     if halt is None:
-        return "halted: a part of its plan is lost, and with it the order of its hosts"
-    failures = "1 failure" if halt.failures == 1 else f"{halt.failures} failures"
-    where = f"{halt.host_name} (host {halt.ordinal + 1} of {invocation.total})"
-    return f"halted at {where}: {failures}, at most {halt.failure_limit} allowed"
+        return "a part of its plan is lost, and with it the order of its hosts"
+    where = f"{halt.host_name}, host {halt.ordinal + 1} of {invocation.total}"
+    return f"{where}, was failure {halt.failures}; at most {halt.failure_limit} are allowed"
 
 
 def _stub(item: JobTaskItem, host_id: UUID, host_name: str, proxy: str, ordinal: int) -> JobTask:
