@@ -110,7 +110,8 @@ class SimulatedDispatcher(Process):
 
     def _assigned(self, owned: list[int]) -> None:
         if self.bus.is_down:
-            self.after(self.bus.down_until - self.world.now, lambda: self._assigned(owned))
+            # What it owns by then: two outages, one longer than the other, must not bring back what was taken away between them.
+            self.after(self.bus.down_until - self.world.now, lambda: self._assigned(list(self.member.owned)))
             return
         self.store.release(sorted(self._mine()))
         for reader in [reader for reader in self.readers if reader.place.topic in _INBOX]:
