@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import defaultdict, deque
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from typing import NamedTuple
 
@@ -53,13 +54,17 @@ class Cut(NamedTuple):
     is_below: bool
 
 
-class _Sent(NamedTuple):
+@dataclass(slots=True, eq=False)
+class _Sent:
+    """`is_at_home`: the broker was away, so that it has not left its process, and is lost with it."""
+
     process: Process
     generation: int
     number: int
     place: Place
     items: Sequence[tuple[Item, bytes]]
     acked: Action | None
+    is_at_home: bool = False
 
 
 class Bus:
@@ -102,6 +107,7 @@ class Bus:
         channel = (sent.process.name, sent.place)
         at = max(self.world.now + delay_s, self._channel.get(channel, 0.0), self.down_until)
         self._channel[channel] = at
+        sent.is_at_home = self.down_until > self.world.now + delay_s
         self.world.after(at - self.world.now, lambda: self._arrive(sent))
 
     def _arrive(self, sent: _Sent) -> None:
@@ -111,7 +117,7 @@ class Bus:
             self.world.after(RETRY_S, lambda: self._arrive(sent))
             return
         is_of_the_dead = sent.generation != sent.process.generation
-        if is_of_the_dead and (self.is_down or self._is_lost(sent)):
+        if is_of_the_dead and (self.is_down or sent.is_at_home or self._is_lost(sent)):
             waiting.popleft()
             return
         if self.is_down:

@@ -18,6 +18,7 @@ from .dispatcher import SimulatedDispatcher
 from .hosts import Host
 from .judgement import LONGEST_S
 from .planner import SimulatedPlanner
+from .promises import Promises
 from .scenario import Fault
 from .world import Process, World, instant_at
 
@@ -38,6 +39,7 @@ class Cast:
     dispatchers: Sequence[SimulatedDispatcher]
     planners: Sequence[SimulatedPlanner]
     ids: Sequence[UUID]
+    promises: Promises
 
     @property
     def processes(self) -> list[Process]:
@@ -315,6 +317,7 @@ class Fate:
         if not self._is_cut_seen():
             bus.logs.update(whole)
             return
+        cast.promises.forget(record.item for place, log in whole.items() for record in log[len(bus.logs[place]) :])
         cast.world.tell("the broker's machine crashes: logs have lost their end")
         self._is_under_repair, self.left = True, self.left + 1
         for process in cast.processes if fault.extra < 0.5 else [*cast.dispatchers, *cast.planners]:

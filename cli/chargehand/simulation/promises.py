@@ -6,7 +6,7 @@ Owns the judgement with the truth at hand; chargehand.checker judges the recorde
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
 from uuid import UUID
 
@@ -114,6 +114,13 @@ class Promises:
         elif isinstance(item, HostCheckedIn):
             # Not from the future, whatever the clock of the agent that vouches for it says.
             self._check_ins[item.host_id, item.proxy] = min(item.checked_in_at, now)
+
+    def forget(self, items: Iterable[Item]) -> None:
+        """These were lost with the end of a log. Where a host knows no locks nobody can say again what was in them, if the agent had
+        no room to note it either (docs/protocol.md section 4)."""
+        for item in items:
+            if isinstance(item, AttemptEnded) and not self._has_host_lock:
+                self._succeeded.pop(item.job_task_id, None)
 
     def _hear_dispatcher(self, item: Item) -> None:
         if isinstance(item, JobTaskEnded):

@@ -90,7 +90,9 @@ class _Run:
         self.ids: list[UUID] = []
         self.job_tasks = 0
         self.ended_at = 0.0
-        self.cast = Cast(world, self.bus, self.hosts, self.agents, self.dispatchers, self.planners, self.ids)
+        self.cast = Cast(
+            world, self.bus, self.hosts, self.agents, self.dispatchers, self.planners, self.ids, self.promises
+        )
         self.fate = Fate(self.cast, scenario.faults)
 
     # --- the run
