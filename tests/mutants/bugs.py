@@ -262,7 +262,7 @@ BUGS = (
                 "            reached = _repeated_run(attempt)\n",
             ),
         ),
-        ("repeat", "cut", "crash"),
+        ("repeat", "cut"),
     ),
     Mutant(
         "restart-says-interrupted",
@@ -375,7 +375,6 @@ BUGS = (
                 "SLOT_STATES = frozenset({State.DUE, State.ACCEPTED, State.RUNNING, State.CHECK_IN})",
             ),
         ),
-        ("cut", "reboot"),
     ),
     Mutant(
         "rolling-early",

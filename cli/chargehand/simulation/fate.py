@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from uuid import UUID
 
+from chargehand_schemas.proxy_commands import ProxyCommand
 from chargehand_schemas.topics import DISPATCH_EVENTS, EXECUTION_EVENTS, PLANNING_EVENTS, PROXY_COMMANDS
 
 from .agent import OTHER_PROXY, PROXY, SimulatedAgent
@@ -120,8 +121,9 @@ class Fate:
 
     def _repeat(self, fault: Fault) -> None:
         if fault.extra < 0.4:
-            # The next command, while it may still be obeyed.
-            self._at_command.append(lambda: self._repeat_command(fault.extra * 25))
+            # The next command, twice while it may still be obeyed.
+            for after_s in (fault.extra * 25, fault.extra * 25 + 12):
+                self._at_command.append(lambda after_s=after_s: self._repeat_command(after_s))  # type: ignore[misc]
             return
         topics = (PROXY_COMMANDS.of(PROXY), EXECUTION_EVENTS.name, PLANNING_EVENTS.name, DISPATCH_EVENTS.name)
         places = [
@@ -212,8 +214,16 @@ class Fate:
             host.arm(lambda: self._go_away(host, fault))
         elif variant < 0.6:
             host.at_arrival.append(lambda: self._go_away(host, fault))
+        elif variant < 0.8:
+            self._at_command.append(lambda: self._go_away(self._host_of_command() or host, fault))
         else:
             self._go_away(host, fault)
+
+    def _host_of_command(self) -> Host | None:
+        """Of the command that is on its way."""
+        item = self._command[1].item if self._command is not None else None
+        hosts = (host for host in self._cast.hosts if isinstance(item, ProxyCommand) and host.host_id == item.host_id)
+        return next(hosts, None)
 
     def _go_away(self, host: Host, fault: Fault) -> None:
         if not fault.size:
