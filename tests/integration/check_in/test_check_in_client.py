@@ -26,6 +26,7 @@ from chargehand_proxy_agent.core.check_in_keys import filled, key_of
 from chargehand_proxy_agent.shell.check_in_endpoint import Endpoint
 from chargehand_proxy_agent.shell.settings import AgentSettings
 from support.check_in import self_signed
+from support.waiting import wait_until
 from support.wrapper_host import SHELLS, available_shells
 
 HOST = UUID("6f0d9c53-2f5a-4b53-9d8e-0a1b2c3d4e5f")
@@ -227,7 +228,8 @@ async def test_facts_are_those_of_executable_files_and_bounded_in_time_and_size(
     assert not found.keys() & {"hidden", "after", "BAD NAME"}
     for name in ("50-hangs", "60-endless", "70-hostile"):
         assert f"check-in: ./facts/{name}.sh did not succeed within 1 s".replace("./facts", "facts") in said
-    assert not [process for process in psutil.process_iter() if str(machine.directory) in _command(process)]
+    left = str(machine.directory)
+    wait_until(lambda: not [process for process in psutil.process_iter() if left in _command(process)])
     assert {path.name for path in machine.directory.iterdir()} == {"check-in.sh", "check-in.conf", "facts"}
     _, printed = await machine.check_in("facts")
     assert "own.fact=one two" in printed

@@ -87,12 +87,14 @@ async def test_innocent_templates_do_not_wait_for_bombs_and_memory_stays_bounded
 
 
 async def _largest_worker(until: asyncio.Future[Any]) -> int:
-    """The resident memory of the largest rendering process while it was looked at, in bytes."""
+    """The resident memory of the largest rendering process while it was looked at, in bytes; not of what is about to become one."""
     largest = 0
     while not until.done():
         for process in psutil.Process().children(recursive=True):
             try:
-                largest = max(largest, process.memory_info().rss)
+                resident = process.memory_info().rss
+                if any("zygote" in word for word in process.cmdline()):
+                    largest = max(largest, resident)
             except psutil.NoSuchProcess:
                 continue
         await asyncio.sleep(0.01)

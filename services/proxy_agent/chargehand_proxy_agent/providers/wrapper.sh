@@ -254,6 +254,8 @@ conclude_record() {
     fi
     [ -z "$by" ] || until rarely reap end; do nap 500; done
     clock
+    # The warden ends it when its time is over, and may be first to see that.
+    [ "$by" ] || [ ! "$user" ] || [ $now -lt $limit ] || [ "$status" = 0 ] || by=timed_out
     end="$status $signal ${by:-exited} $((now - began)) $now"
     until printf '\nended %s .\n' "$end" >>"$name"; do nap 500; done
     [ -z "$user" ] || echo bye >&4
@@ -398,9 +400,16 @@ reap() {
 
 # --- output: descriptors 5 and 6 stand in stdout and stderr where sending goes on
 
-sizes() { # of both files, as they are now
-    set -- $(wc -c "${files}out" "${files}err")
-    size_out=$1 size_err=$3
+sizes() { # of both files, as they are now; ksh at times hears nothing from a command that it has substituted
+    for turn in 1 2 3 4 5 6 7 8 9; do
+        set -- $(wc -c "${files}out" "${files}err")
+        size_out=${1:-x} size_err=${3:-x}
+        case $size_out$size_err in
+        *[!0-9]*) ;;
+        *) return 0 ;;
+        esac
+    done
+    size_out=0 size_err=0
 }
 # advance LETTER DESCRIPTOR TO
 advance() {
