@@ -333,7 +333,7 @@ def _going_on(invocation: JobInvocation | None, job_invocation_id: UUID, what: s
 
 
 def decide_edit(command: EditJobInvocation, invocation: JobInvocation | None, now: datetime) -> Decided | Refused:
-    """Another concurrency limit for an invocation that goes on; the present one again changes nothing."""
+    """Another concurrency limit for an invocation that goes on; also the present one again is handed on."""
     going = _going_on(invocation, command.job_invocation_id, "edit")
     if isinstance(going, Refused):
         return going
@@ -351,25 +351,25 @@ def decide_edit(command: EditJobInvocation, invocation: JobInvocation | None, no
 
 
 def edit_refusal(command: EditJobInvocation, refused: Refused, now: datetime) -> Append:
-    """The answer to an edit that changes nothing: a stream of its own, since the invocation's is not touched."""
-    event = EditRefused(
-        id=item_id("edit-refused", command.id),
-        time=now,
-        causation_id=command.id,
-        traceparent=command.traceparent,
-        job_invocation_id=command.job_invocation_id,
-        command_id=command.id,
-        actor=command.actor,
-        reason=refused.reason,
-        detail=refused.detail,
-    )
-    return Append(command.id, 1, event)
+    """The answer to an edit that changes nothing."""
+    return _refusal_beside(EditRefused, "edit-refused", command, refused, now)
 
 
 def cancel_refusal(command: CancelJobInvocation, refused: Refused, now: datetime) -> Append:
-    """The answer to a cancel that changes nothing: a stream of its own, since the invocation's is not touched."""
-    event = CancelRefused(
-        id=item_id("cancel-refused", command.id),
+    """The answer to a cancel that changes nothing."""
+    return _refusal_beside(CancelRefused, "cancel-refused", command, refused, now)
+
+
+def _refusal_beside(
+    model: type[CancelRefused | EditRefused],
+    word: str,
+    command: CancelJobInvocation | EditJobInvocation,
+    refused: Refused,
+    now: datetime,
+) -> Append:
+    """In a stream of its own, since the invocation's is not touched."""
+    event = model(
+        id=item_id(word, command.id),
         time=now,
         causation_id=command.id,
         traceparent=command.traceparent,

@@ -410,6 +410,7 @@ sizes() { # of both files, as they are now; ksh at times hears nothing from a co
         esac
     done
     size_out=0 size_err=0
+    return 1
 }
 # advance LETTER DESCRIPTOR TO
 advance() {
@@ -448,7 +449,8 @@ conclude() {
     leave_out $1 $2 $3
 }
 conclude_both() {
-    sizes
+    # No length is taken for none while the files are there: what is not told is lost.
+    until sizes || [ ! -e "${files}out" ] || [ ! -e "${files}err" ]; do nap 500; done
     [ "$lengths" ] || keep_lengths $size_out $size_err
     conclude o 5 ${lengths% *} $size_out
     conclude e 6 ${lengths#* } $size_err
