@@ -7,6 +7,7 @@
 VENV := .venv
 BIN := $(VENV)/bin
 TESTS ?= tests
+WORKERS ?= logical
 KILLS ?= 200
 SEED ?= 1
 SEEDS ?= 1000
@@ -27,8 +28,8 @@ demo: $(VENV)/libraries $(VENV)/project ## start everything on this machine, run
 	@$(BIN)/chargehand demo
 
 .PHONY: test
-test: $(VENV)/test-libraries $(VENV)/project prepare lint ## run every check and every test (TESTS=tests/unit: only those)
-	@$(BIN)/python -m pytest $(TESTS)
+test: $(VENV)/test-libraries $(VENV)/project prepare lint ## run every check and every test (TESTS=tests/unit: only those; WORKERS=0: one by one)
+	@$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile $(TESTS)
 
 .PHONY: chaos
 chaos: $(VENV)/test-libraries $(VENV)/project prepare ## kill -9 on everything, again and again (KILLS=200 SEED=1), and the broker away for 2 minutes

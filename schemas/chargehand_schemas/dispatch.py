@@ -37,7 +37,8 @@ class AttemptDue(AttemptItem):
 
     `proxy_limit`: slots of the proxy in all, as in force at the claim; None in messages of before there were such limits.
 
-    `earlier`: attempts of this job task before this one; `unknown`: those whose end is not known; `tried`: tries used up.
+    `earlier`: attempts of this job task before this one; `unknown`: those whose end is not known; `unlooked`: those that are over by the
+    word of one agent's journal alone, and nobody has looked at their host (docs/protocol.md, rule ONE); `tried`: tries used up.
     """
 
     host_id: UUID
@@ -48,6 +49,7 @@ class AttemptDue(AttemptItem):
     run_deadline: Instant
     earlier: tuple[int, ...] = ()
     unknown: tuple[int, ...] = ()
+    unlooked: tuple[int, ...] = ()
     tried: int = 0
     proxy_limit: int | None = None
     ordinal: int = 0

@@ -31,6 +31,7 @@ class RunProxyCommand(ProxyCommand):
 
     `sealed` maps a placeholder in the script to a secret sealed to the proxy's key (base64). Where agents of the proxy have
     different keys, one box for each, separated by spaces: an agent opens the one that is its own.
+    `earlier` are fenced by this one (docs/protocol.md, rule FENCE): of `unknown` ones nobody has said how they ended, if they did.
     `sealed_effective_user_password`: the same boxes of the password for becoming the effective user; empty: none was given.
     """
 

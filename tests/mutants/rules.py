@@ -333,6 +333,20 @@ RULES = (
         ("stop", "cut", "crash"),
     ),
     Mutant(
+        "ONE-unlooked",
+        "one that is over by a journal's word alone is taken for one that cannot start any more",
+        (
+            Edit(_TABLE, "unlooked=(*released.unlooked, released.attempt)", "unlooked=()"),
+            # The rule is for proxies with one agent.
+            Edit(
+                "chargehand.simulation.scenario",
+                "agents = random.choice((1, 2))",
+                "agents = min(1, random.choice((1, 2)))",
+            ),
+        ),
+        ("journal", "cut", "repeat"),
+    ),
+    Mutant(
         "SOLO-agents",
         "a proxy of a provider without a lock on the host has two agents",
         (Edit("chargehand.simulation.scenario", "        agents if has_host_lock else 1,\n", "        2,\n"),),

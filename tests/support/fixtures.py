@@ -20,17 +20,14 @@ from support.netns import NoNamespaces, Segment, two_segments
 from support.postgres import NoPostgres, PostgresServer, running_postgres
 from support.sshd import NoSshd, SshdFleet
 from support.users import throw_away_user
+from support.workers import told
 
-_ORIGINS = pytest.StashKey[list[str]]()
-
-
-def pytest_configure(config: pytest.Config) -> None:
-    config.stash[_ORIGINS] = []
+_ORIGINS = "origins"
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
     """Say which broker and which database the tests ran against."""
-    for line in config.stash[_ORIGINS]:
+    for line in dict.fromkeys(told(config, _ORIGINS)):
         terminalreporter.write_line(line)
 
 
@@ -38,7 +35,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
 def kafka(pytestconfig: pytest.Config) -> Iterator[KafkaAddress]:
     """A real Kafka, one for the whole run: tests keep apart by topics, keys and groups of their own."""
     with running_kafka() as found:
-        pytestconfig.stash[_ORIGINS].append(f"kafka: {found.origin}")
+        told(pytestconfig, _ORIGINS).append(f"kafka: {found.origin}")
         yield found.address
 
 
@@ -56,7 +53,7 @@ def postgres_server(pytestconfig: pytest.Config) -> Iterator[PostgresServer]:
     """A real PostgreSQL, one for the whole run."""
     try:
         with running_postgres() as server:
-            pytestconfig.stash[_ORIGINS].append(f"postgres: {server.origin}")
+            told(pytestconfig, _ORIGINS).append(f"postgres: {server.origin}")
             yield server
     except NoPostgres as error:
         pytest.skip(str(error))

@@ -12,14 +12,18 @@ import time
 import pytest
 
 from support.processes import SESSION_VARIABLE, describe, kill, ours
+from support.workers import told, worker_of
 
-_LEAKS = pytest.StashKey[list[str]]()
+_LEAKS = "left behind"
 _GRACE_S = 2.0
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    os.environ.setdefault(SESSION_VARIABLE, secrets.token_hex(8))
-    config.stash[_LEAKS] = []
+    """Each process that runs tests marks what it starts; the mark of the one that directs them is the beginning of theirs."""
+    mark = os.environ.setdefault(SESSION_VARIABLE, secrets.token_hex(8))
+    worker = worker_of(config)
+    if worker:
+        os.environ[SESSION_VARIABLE] = f"{mark}.{worker}."
 
 
 @pytest.hookimpl(trylast=True)
@@ -29,14 +33,15 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
     while ours() and time.monotonic() < deadline:
         time.sleep(0.05)
     left = ours()
-    session.config.stash[_LEAKS] = sorted(map(describe, left))
+    leaks = told(session.config, _LEAKS)
+    leaks += sorted(map(describe, left))
     kill(left)
-    if left and session.exitstatus == pytest.ExitCode.OK:
+    if leaks and session.exitstatus == pytest.ExitCode.OK:
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    leaks = config.stash[_LEAKS]
+    leaks = told(config, _LEAKS)
     if leaks:
         terminalreporter.section("left behind by tests, and killed", red=True)
         terminalreporter.write_line("\n".join(leaks))

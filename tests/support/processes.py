@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from datetime import timedelta
 
 import psutil
@@ -15,7 +15,7 @@ import psutil
 from support.waiting import wait_until
 
 SESSION_VARIABLE = "CHARGEHAND_TEST_SESSION"
-"""Set for the whole run; a process that has it with our value is ours, also after its parent is gone."""
+"""Set for the whole run; a process whose value begins with ours is ours, also after its parent is gone."""
 
 HOST_VARIABLE = "CHARGEHAND_TEST_HOST"
 """Set in every session of an ssh host of a test: its name."""
@@ -40,16 +40,22 @@ def track(pid: int) -> None:
 
 def ours() -> list[psutil.Process]:
     """Every living process this run has started: descendants, tracked ones, and those with our mark."""
-    me = psutil.Process()
-    found = {*me.children(recursive=True), *_tracked, *marked(SESSION_VARIABLE, os.environ.get(SESSION_VARIABLE, ""))}
+    me, mark = psutil.Process(), os.environ.get(SESSION_VARIABLE, "")
+    with_mark = _with(SESSION_VARIABLE, lambda value: value.startswith(mark)) if mark else ()
+    found = {*me.children(recursive=True), *_tracked, *with_mark}
     return [process for process in found if process != me and _is_alive(process) and not _is_of_interpreter(process)]
 
 
 def marked(variable: str, value: str) -> Iterator[psutil.Process]:
     """Processes of the system that have this variable with this value."""
-    for process in psutil.process_iter() if value else ():
+    return _with(variable, lambda found: found == value) if value else iter(())
+
+
+def _with(variable: str, is_meant: Callable[[str], bool]) -> Iterator[psutil.Process]:
+    for process in psutil.process_iter():
         try:
-            if process.environ().get(variable) == value:
+            found = process.environ().get(variable)
+            if found is not None and is_meant(found):
                 yield process
         except (psutil.Error, OSError):
             continue

@@ -10,7 +10,8 @@ from datetime import datetime
 from heapq import heappush
 
 from chargehand_dispatcher.core.job_task import State
-from chargehand_dispatcher.core.repair import with_lost_word
+from chargehand_dispatcher.core.repair import between, say_again, with_lost_word
+from chargehand_schemas.base import Item
 from chargehand_schemas.topics import DISPATCH_EVENTS, EXECUTION_EVENTS, PLANNING_EVENTS
 
 from .bus import Bus, Cut, Mark, Place
@@ -33,7 +34,9 @@ def keep(bus: Bus, durable: Durable, number: int, rows: Sequence[Row]) -> None:
     durable.marks[place] = bus.mark(place, end)
     kept = durable.kept.setdefault(number, [])
     kept += [(end, row) for row in rows]
-    del kept[:-KEEP_ROWS]
+    if len(kept) > KEEP_ROWS:
+        durable.kept_from[number] = kept[-KEEP_ROWS - 1][0]
+        del kept[:-KEEP_ROWS]
 
 
 def mend(bus: Bus, durable: Durable, now: datetime) -> None:
@@ -44,17 +47,42 @@ def mend(bus: Bus, durable: Durable, now: datetime) -> None:
         number = cut.place.partition
         durable.marks[cut.place] = bus.mark(cut.place, cut.held)
         if cut.place.topic == DISPATCH_EVENTS.name:
-            _say_again(durable, number, cut.held)
+            _say_again(durable, number, cut.held, now)
         else:
             durable.inbox[cut.place.topic, number] = cut.held
     if cuts:
         _ask_for_all(durable, now)
 
 
-def _say_again(durable: Durable, number: int, held: int) -> None:
+def _say_again(durable: Durable, number: int, held: int, now: datetime) -> None:
     rows = durable.outbox.setdefault(number, {})
-    rows.update({row.number: row for end, row in durable.kept.get(number, ()) if end > held})
+    kept, kept_from = durable.kept.get(number, []), durable.kept_from.get(number, 0)
+    before = [row for end, row in kept if held < end <= kept_from]
+    after = [row for end, row in kept if end > max(held, kept_from)]
+    states: list[Item] = []
+    if kept_from > held:
+        states = between(_items(before), _states(durable, number, now), _items([*after, *rows.values()]))
+    # What is published already has numbers of its own no more.
+    first = min(rows, default=durable.numbers[number] + 1)
+    again = [*(row.items for row in before), *([tuple(states)] if states else []), *(row.items for row in after)]
+    for place, items in enumerate(again, first - len(again)):
+        rows[place] = Row(number, place, items)
     durable.own_log[number] = min(held, durable.own_log.get(number, 0))
+
+
+def _items(rows: Sequence[Row]) -> list[Item]:
+    return [item for row in rows for item in row.items]
+
+
+def _states(durable: Durable, number: int, now: datetime) -> list[Item]:
+    """What those that are kept do not reach back to: every invocation and job task as they are."""
+    items: list[Item] = []
+    for one, invocation in durable.invocations.items():
+        if durable.places[one] == number:
+            items += say_again(
+                invocation, (task for task in durable.job_tasks.values() if task.job_invocation_id == one), now
+            )
+    return items
 
 
 def _ask_for_all(durable: Durable, now: datetime) -> None:

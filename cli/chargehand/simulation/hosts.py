@@ -238,7 +238,7 @@ class Host:
             return
         directory.has_exit_file = not directory.is_locked or self.world.now >= self.full_until
         self.world.tell(f"host {self.name} ends {_short(directory, name)}: {directory.cause}")
-        self.promises.stopped(directory.job_task_id, name.attempt)
+        self.promises.stopped(directory.job_task_id, name.attempt, has_succeeded=_has_succeeded(directory))
         watchers, directory.watchers = directory.watchers, []
         for watch in watchers:
             self._tell_rest(directory, name, watch)
@@ -358,6 +358,11 @@ class Host:
 def _is_running(directory: Directory, host: Host) -> bool:
     is_of_boot = directory.boot == host.boot and directory.started_at is not None
     return is_of_boot and not directory.has_exit_file and host.world.now < directory.ends_at
+
+
+def _has_succeeded(directory: Directory) -> bool:
+    is_own = directory.has_exit_file and directory.cause is EndCause.EXITED
+    return is_own and directory.job is not None and directory.job.exit_status == 0
 
 
 def _short(directory: Directory, name: Name) -> str:

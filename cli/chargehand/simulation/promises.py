@@ -60,6 +60,7 @@ class Promises:
         self._cancelled: dict[UUID, datetime] = {}
         self._dues: dict[Attempt, AttemptDue] = {}
         self._never: set[Attempt] = set()
+        self._done: set[UUID] = set()
         self._heard: set[UUID] = set()
 
     # --- on the hosts
@@ -76,6 +77,8 @@ class Promises:
         due = self._dues.get(key)
         if self._has_host_lock:
             self._is_in_its_time(key, due, now)
+        if self._has_host_lock and job_task_id in self._done:
+            raise BrokenPromise("no doubled run", f"{job_task_id}/{attempt}", "started after one that had succeeded")
         earlier = sum((job_task_id, number) in self.started_once for number in range(1, attempt))
         if due is not None and due.tried < earlier:
             detail = f"started after {earlier} attempts that had started, of which {due.tried} were counted as tries"
@@ -94,9 +97,11 @@ class Promises:
         if due is not None and now > due.not_after + timedelta(seconds=self.margin_s):
             raise BrokenPromise("limits", f"{job_task_id}/{attempt}", f"started at {now}, not after {due.not_after}")
 
-    def stopped(self, job_task_id: UUID, attempt: int) -> None:
-        """It runs no more."""
+    def stopped(self, job_task_id: UUID, attempt: int, *, has_succeeded: bool = False) -> None:
+        """It runs no more; `has_succeeded`: its host has noted that it exited with 0."""
         self.running[job_task_id].discard(attempt)
+        if has_succeeded:
+            self._done.add(job_task_id)
 
     # --- in the topics
 
@@ -193,6 +198,9 @@ class Promises:
                 "limits", item.job_task_id, f"tried at {item.issued_at} though its host has not checked in"
             )
 
+    def _ran_after_all(self, item: AttemptDue) -> bool:
+        return any((item.job_task_id, number) in self.started_once for number in item.unlooked)
+
     def _hear_wake(self, item: JobTaskStatusChanged) -> None:
         """Rule CHK: what waits for a check-in is woken by one that is younger than its attempt, or by the late end of an earlier one
         (rule LATE), which is said."""
@@ -211,7 +219,7 @@ class Promises:
         self._last_due[item.job_task_id] = item
         self._dues[item.job_task_id, item.attempt] = item
         waited = self._waits_for.pop(item.job_task_id, None)
-        if waited is not None and not waited.unknown and not item.unknown:
+        if waited is not None and not waited.unknown and not item.unknown and not self._ran_after_all(item):
             self._was_woken(item, waited)
         if self._tries.get(item.job_task_id, (-1, item.time))[0] != item.tried:
             self._tries[item.job_task_id] = (item.tried, item.issued_at)

@@ -58,7 +58,7 @@ class Row:
 @dataclass
 class Durable:
     """What outlives every process. `places`: the partition of each invocation. `marks`: what it knows of the logs that it has read
-    and written; `kept`: what it published last, with the end of its log then (docs/adr/0023)."""
+    and written; `kept`: what it published last, with the end of its log then, by partition all from `kept_from` on (docs/adr/0023)."""
 
     owners: dict[int, UUID] = field(default_factory=dict)
     clocks: dict[int, datetime] = field(default_factory=dict)
@@ -66,6 +66,7 @@ class Durable:
     own_log: dict[int, int] = field(default_factory=dict)
     marks: dict[Place, Mark] = field(default_factory=dict)
     kept: dict[int, list[tuple[int, Row]]] = field(default_factory=dict)
+    kept_from: dict[int, int] = field(default_factory=dict)
     invocations: dict[UUID, Invocation] = field(default_factory=dict)
     places: dict[UUID, int] = field(default_factory=dict)
     job_tasks: dict[UUID, JobTask] = field(default_factory=dict)
@@ -84,7 +85,7 @@ class Durable:
         return Durable(
             owners=dict(self.owners), clocks=dict(self.clocks), inbox=dict(self.inbox), own_log=dict(self.own_log),
             marks=dict(self.marks), kept={one: list(rows) for one, rows in self.kept.items()},
-            invocations=dict(self.invocations), places=dict(self.places), job_tasks=dict(self.job_tasks),
+            kept_from=dict(self.kept_from), invocations=dict(self.invocations), places=dict(self.places), job_tasks=dict(self.job_tasks),
             check_ins=dict(self.check_ins), outbox={one: dict(rows) for one, rows in self.outbox.items()},
             numbers=Counter(self.numbers), unswept=set(self.unswept), looks=list(self.looks), look_at=dict(self.look_at),
             queues={key: list(queue) for key, queue in self.queues.items()}, holding=dict(self.holding),
@@ -239,7 +240,7 @@ class MemoryStore:
         clock = max([known_until, *(item.time for item in later)])
         if clock != _LONG_AGO:
             durable.clocks[partition] = clock
-        durable.own_log[partition] = next_offset
+        durable.own_log[partition] = durable.kept_from[partition] = next_offset
 
     def _drop_said(self, ids: set[UUID], told: set[UUID], touched: set[UUID], partition: int) -> None:
         left: deque[Row] = deque()

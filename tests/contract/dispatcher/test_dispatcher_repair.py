@@ -165,6 +165,27 @@ async def test_what_is_not_kept_any_more_is_said_as_the_store_knows_it(
     assert said == {item.id for item in [*first, *then]} - {item.id for item in first if _is_about(item, 0)}
 
 
+async def test_what_a_successor_found_in_the_log_is_said_between_what_is_kept_from_before_and_from_after(
+    repair: DispatcherRepair, open_store: Callable[[], DispatcherStore]
+) -> None:
+    store = open_store()
+    take(store, PLANNING_EVENTS.name, 2, *plan())
+    store.claim(late())
+    first = publish(store, 10)
+    take(store, EXECUTION_EVENTS.name, 1, ended(0))
+    found = waiting(store)
+    store = open_store()
+    store.restore(PARTITION, found, 14, around())
+    assert waiting(store) == []
+    take(store, EXECUTION_EVENTS.name, 2, ended(1))
+    last = publish(store, 16)
+    take(store, EXECUTION_EVENTS.name, 3, ended(2))
+    unsaid = waiting(store)
+    await repair.mend([cut(DISPATCH_EVENTS.name, 16, 4)])
+    again = waiting(open_store())
+    assert [item.id for item in again] == [item.id for item in [*first, *found, *last, *unsaid]]
+
+
 def _is_about(item: Item, n: int) -> bool:
     return getattr(item, "job_task_id", None) == job_task_id(INVOCATION, UUID(int=n))
 

@@ -41,7 +41,7 @@ def test_that_forgets_a_child():
 
 def run_tests(directory: Path, text: str, **environment: str) -> subprocess.CompletedProcess[str]:
     (directory / "test_some.py").write_text(text)
-    (directory / "conftest.py").write_text('pytest_plugins = ["support.leaks", "support.skips"]\n')
+    (directory / "conftest.py").write_text('pytest_plugins = ["support.workers", "support.leaks", "support.skips"]\n')
     (directory / "pytest.ini").write_text(f"[pytest]\npythonpath = {TESTS}\n")
     inherited = {name: value for name, value in os.environ.items() if name not in ("CI", SESSION_VARIABLE)}
     return subprocess.run(

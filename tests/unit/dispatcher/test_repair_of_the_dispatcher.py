@@ -10,10 +10,10 @@ from chargehand_dispatcher.core.job_task import JobTask, State
 from chargehand_dispatcher.core.repair import (
     LOST_JOURNAL,
     LostVerdicts,
+    between,
     lost_verdicts,
     say_again,
     with_lost_word,
-    without,
 )
 from chargehand_dispatcher.core.rules import Circumstances
 from chargehand_dispatcher.core.speech import attempt_due, ended, status_changed
@@ -115,6 +115,14 @@ def test_what_is_in_flight_is_said_again_as_it_was_and_as_it_is() -> None:
     assert status.id == status_changed(ACCEPTED, NOON).id
 
 
+def test_a_retry_is_said_again_as_of_the_end_of_its_attempt() -> None:
+    waits = replace(WAITING, attempt=1, last_attempt=1, tried=1, due_at=NOON + 600 * S)
+    patient = replace(AWAKE, properties=ExecutionProperties(tries=2, retry_interval=590 * S))
+    _, status = say_again(patient, [waits], NOON + 300 * S)
+    assert isinstance(status, JobTaskStatusChanged)
+    assert (status.time, status.due_at) == (NOON + 10 * S, NOON + 600 * S)
+
+
 def test_an_ended_invocation_says_its_verdicts_and_its_end_again_under_the_same_ids() -> None:
     done = replace(AWAKE, is_ended=True, counts={"succeeded": 1})
     items = say_again(done, [ENDED], NOON + 9 * S)
@@ -132,7 +140,8 @@ def test_what_is_kept_tells_better_than_what_the_store_knows_of_now() -> None:
     other = replace(ENDED, job_task_id=UUID(int=9))
     again = say_again(AWAKE, [ENDED, other], NOON)
     kept = [again[0], attempt_due(DUE, NOON)]
-    assert without(again, kept) == [ended(other, NOON)]
+    assert between([], again, kept) == [ended(other, NOON)]
+    assert between([again[0]], again, []) == [ended(ENDED, NOON), ended(other, NOON)]
     assert [type(item) for item in kept] == [JobInvocationDue, AttemptDue]
 
 

@@ -292,6 +292,20 @@ def test_fence_the_earlier_attempt_is_current_again() -> None:
     assert verdict(step(job_task, ended(0), at(6))) == (JobTaskStatus.SUCCEEDED, None)
 
 
+def test_one_an_attempt_that_nobody_looked_at_is_told_to_the_next_and_decides_if_it_ran_after_all() -> None:
+    """Rules ONE and FENCE: its journal released it and was lost, and another one was given the command again."""
+    proof = released(ReleaseReason.COULD_NOT_CONNECT, proof=True)
+    waiting = step(ACCEPTED, proof, at(1, single=True, tries=2)).job_task
+    assert (waiting.state, waiting.tried, waiting.unlooked) == (State.WAITING, 1, (1,))
+    second = step(waiting, Claimed(), at(2, tries=2))
+    assert [item.unlooked for item in second.emits if isinstance(item, AttemptDue)] == [(1,)]
+    fenced = AttemptNeverStarted(**about(2, why=NeverStartedWhy.FENCED, fenced_by=1))
+    followed = step(second.job_task, fenced, at(3, tries=2)).job_task
+    assert (followed.state, followed.attempt, followed.unlooked) == (State.RUNNING, 1, ())
+    assert verdict(step(waiting, ended(0), at(2, tries=2))) == (JobTaskStatus.SUCCEEDED, None)
+    assert step(waiting, never(), at(2, tries=2)).job_task.unlooked == ()
+
+
 def test_late_the_end_of_an_unknown_attempt_decides_while_its_retry_waits() -> None:
     """Rule LATE: and its try is given back."""
     waiting = replace(WAITING, attempt=1, last_attempt=1, tried=1, unknown=(1,))

@@ -202,6 +202,7 @@ class Desk:
                 run_deadline=item.run_deadline,
                 first_dispatched_at=item.issued_at if is_new_try else known.first_dispatched_at,
                 unknown=item.unknown,
+                unlooked=item.unlooked,
                 acceptors=frozenset(),
                 released=frozenset(),
                 could_not_connect=False,

@@ -45,7 +45,8 @@ class JobTask:
 
     `attempt` is the current attempt (0: none yet), `last_attempt` the highest number given out: they differ only after
     "fenced by". `tried` counts tries used up. Journals that accepted and released the current attempt are kept by id
-    (rule JID). `first_dispatched_at` is that of the present try (rule PICK). `unknown` are attempts whose end is not known.
+    (rule JID). `first_dispatched_at` is that of the present try (rule PICK). `unknown` are attempts whose end is not known,
+    `unlooked` those that are over by one journal's word alone, before they could not start any more (rule ONE).
     """
 
     job_task_id: UUID
@@ -76,6 +77,7 @@ class JobTask:
     asked: int = 0
     asked_at: datetime | None = None
     unknown: tuple[int, ...] = ()
+    unlooked: tuple[int, ...] = ()
     status: JobTaskStatus | None = None
     reason: Reason | None = None
     exit_status: int | None = None

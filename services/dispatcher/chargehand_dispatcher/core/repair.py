@@ -39,10 +39,16 @@ def say_again(invocation: Invocation, job_tasks: Iterable[JobTask], now: datetim
         items += say_due(asleep, invocation.due_said_at)[1]
     items += say_concurrency(invocation, now)
     for job_task in job_tasks:
-        items += _say_again(job_task, now)
+        items += _say_again(job_task, _said_at(job_task, invocation, now))
     if invocation.is_ended:
         items += end(replace(invocation, is_ended=False), now)[1]
     return items
+
+
+def _said_at(job_task: JobTask, invocation: Invocation, now: datetime) -> datetime:
+    """That a retry waits was said at the end of its attempt, from which on its interval runs."""
+    is_retry = job_task.state is State.WAITING and job_task.tried > 0 and not job_task.unstarted
+    return min(now, job_task.due_at - invocation.properties.retry_interval) if is_retry else now
 
 
 def _say_again(job_task: JobTask, now: datetime) -> list[Item]:
@@ -56,10 +62,11 @@ def _say_again(job_task: JobTask, now: datetime) -> list[Item]:
     return said
 
 
-def without(items: Iterable[Item], kept: Iterable[Item]) -> list[Item]:
-    """Items that may stand before `kept` ones: those of job tasks of which these tell more are left out, and what they repeat."""
-    told = list(kept)
-    ids = {item.id for item in told}
+def between(before: Iterable[Item], items: Iterable[Item], after: Iterable[Item]) -> list[Item]:
+    """Items that may stand in a gap of what is kept: those of job tasks of which the `after` ones tell more are left out, and what
+    they or the `before` ones repeat."""
+    told = list(after)
+    ids = {item.id for item in (*before, *told)}
     job_tasks = {item.job_task_id for item in told if isinstance(item, JobTaskItem)}
     return [
         item

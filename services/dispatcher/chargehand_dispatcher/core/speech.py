@@ -30,6 +30,7 @@ def attempt_due(job_task: JobTask, now: datetime, proxy_limit: int | None = None
         run_deadline=job_task.run_deadline,
         earlier=job_task.earlier,
         unknown=job_task.unknown,
+        unlooked=job_task.unlooked,
         tried=job_task.tried,
         proxy_limit=proxy_limit,
         ordinal=job_task.ordinal,

@@ -138,7 +138,9 @@ def is_foreign(job_task: JobTask, event: Event) -> bool:
 
 
 def _is_of_unknown_end(job_task: JobTask, event: Event, at: Circumstances) -> bool:
-    return getattr(event, "attempt", None) in job_task.unknown and not is_foreign(job_task, event)
+    """Also one that is over by the word of a journal that may be lost by now (rule ONE)."""
+    attempt = getattr(event, "attempt", None)
+    return attempt in (*job_task.unknown, *job_task.unlooked) and not is_foreign(job_task, event)
 
 
 def _is_release(job_task: JobTask, event: Event, at: Circumstances) -> bool:
@@ -238,7 +240,8 @@ def _release(job_task: JobTask, event: Event, at: Circumstances) -> Decision:
         detail=event.detail or job_task.detail,
     )
     if at.has_single_agent and event.proves_never_started and released.acceptors <= {event.journal_id}:
-        return over(released, _released_outcome(released), at)
+        unlooked = replace(released, unlooked=(*released.unlooked, released.attempt))
+        return over(unlooked, _released_outcome(unlooked), at)
     return Decision(released)
 
 
@@ -280,11 +283,15 @@ def _end_late(job_task: JobTask, event: Event, at: Circumstances) -> Decision:
 
 
 def _given_back(job_task: JobTask, attempt: int) -> JobTask:
-    """Without the try that an attempt of unknown end was counted as; unchanged if it is none."""
-    if attempt not in job_task.unknown:
-        return job_task
+    """Its end is known now, and the try that it was counted as while it was unknown is given back."""
+    known = _of_known_end(job_task, attempt)
+    return replace(known, tried=max(0, known.tried - 1)) if attempt in job_task.unknown else known
+
+
+def _of_known_end(job_task: JobTask, attempt: int) -> JobTask:
     unknown = tuple(n for n in job_task.unknown if n != attempt)
-    return replace(job_task, unknown=unknown, tried=max(0, job_task.tried - 1))
+    unlooked = tuple(n for n in job_task.unlooked if n != attempt)
+    return replace(job_task, unknown=unknown, unlooked=unlooked)
 
 
 def _note_end(job_task: JobTask, event: Event, at: Circumstances) -> Decision:
@@ -292,7 +299,7 @@ def _note_end(job_task: JobTask, event: Event, at: Circumstances) -> Decision:
     attempt = getattr(event, "attempt", 0)
     if isinstance(event, AttemptNeverStarted):
         return Decision(_given_back(job_task, attempt))
-    return Decision(replace(job_task, unknown=tuple(n for n in job_task.unknown if n != attempt)))
+    return Decision(_of_known_end(job_task, attempt))
 
 
 def _interrupt(job_task: JobTask, event: Event, at: Circumstances) -> Decision:

@@ -20,7 +20,7 @@ from chargehand_schemas.topics import DISPATCH_EVENTS, EXECUTION_EVENTS, PLANNIN
 
 from ..core.invocation import Invocation
 from ..core.job_task import State
-from ..core.repair import lost_verdicts, say_again, with_lost_word, without
+from ..core.repair import between, lost_verdicts, say_again, with_lost_word
 from .database import open_database
 from .rows import (
     INVOCATION_COLUMNS,
@@ -92,9 +92,11 @@ class DispatcherRepair:
 
     def _beyond(self, partition: int, held: int) -> list[OutboxRow]:
         """What was published beyond an offset and is kept."""
-        columns = ", ".join(OUTBOX_COLUMNS)
-        question = f"select {columns} from outbox where partition = ? and next_offset > ? order by number"  # noqa: S608
-        return [outbox_row_of(values) for values in self._database.execute(question, (partition, held))]
+        return self._kept("partition = ? and next_offset > ?", partition, held)
+
+    def _kept(self, where: str, *values: int) -> list[OutboxRow]:
+        question = f"select {', '.join(OUTBOX_COLUMNS)} from outbox where {where} order by number"  # noqa: S608 (our own words)
+        return [outbox_row_of(row) for row in self._database.execute(question, values)]
 
     def _reaches_back(self, cut: Cut) -> bool:
         """Whether everything that was said after the cut is kept."""
@@ -158,7 +160,7 @@ class DispatcherRepair:
             )
             return f"{cut.place} goes on at {cut.held}"
         rows = self._beyond(cut.partition, cut.held)
-        states = [] if self._reaches_back(cut) else self._put_states(cut.partition, rows)
+        states = [] if self._reaches_back(cut) else self._put_states(cut.partition, cut.held)
         self._database.execute(
             "update outbox set next_offset = null where partition = ? and next_offset > ?", (cut.partition, cut.held)
         )
@@ -170,16 +172,33 @@ class DispatcherRepair:
             f"{cut.place}: {sum(len(row.items) for row in (*states, *rows))} events are said again from {cut.held} on"
         )
 
-    def _put_states(self, partition: int, kept: Iterable[OutboxRow]) -> list[OutboxRow]:
-        """Before everything that is kept, as it was said before; nothing of what that tells of."""
+    def _put_states(self, partition: int, held: int) -> list[OutboxRow]:
+        """What is known of every invocation and job task, where something is missing in what is kept: after what is kept from before
+        the gap (a predecessor's), and before what is kept from after it and what was never published."""
+        question = "select kept_from from partition_owner where partition = ?"
+        kept_from = self._database.execute(question, (partition,))[0][0]
+        before = self._kept("partition = ? and next_offset > ? and next_offset <= ?", partition, held, kept_from)
+        after = self._kept("partition = ? and (next_offset > ? or next_offset is null)", partition, kept_from)
         again = [item for one in self._invocations(partition) for item in self._say_again(one)]
-        items = without(again, [item for row in kept for item in row.items])
-        first = self._database.execute("select min(number) from outbox where partition = ?", (partition,))[0][0]
+        items = between(_items(before), again, _items(after))
         at = self._database.now_us()
         count = len(outbox_rows(partition, items, at, 0))
-        rows = outbox_rows(partition, items, at, (1 if first is None else int(first)) - count)
+        rows = outbox_rows(partition, items, at, self._make_room(partition, kept_from, count))
         self._database.put("outbox", OUTBOX_COLUMNS, ("partition", "number"), [outbox_values(row) for row in rows])
         return rows
+
+    def _make_room(self, partition: int, kept_from: int, count: int) -> int:
+        """The first of so many numbers between what is kept from before and from after an offset."""
+        numbers = "select min(number), max(number) from outbox where partition = ? and"
+        is_after = "(next_offset > ? or next_offset is null)"
+        first_after = self._database.execute(f"{numbers} {is_after}", (partition, kept_from))[0][0]
+        first, last = self._database.execute(f"{numbers} next_offset <= ?", (partition, kept_from))[0]
+        if first is None:
+            return (1 if first_after is None else int(first_after)) - count
+        down = last - first + 1 + count
+        change = f"update outbox set number = number - {int(down)} where partition = ? and next_offset <= ?"  # noqa: S608 (a number)
+        self._database.execute(change, (partition, kept_from))
+        return int(last + 1 if first_after is None else first_after) - count
 
     def _ask_for_all(self) -> int:
         """Of every partition: also what nobody had read yet may be lost."""
@@ -190,3 +209,7 @@ class DispatcherRepair:
         changed = [job_task_row(with_lost_word(job_task_of(row)), row[1], now) for row in rows]
         self._database.put("job_task", JOB_TASK_COLUMNS, ("job_task_id",), changed)
         return len(changed)
+
+
+def _items(rows: Iterable[OutboxRow]) -> list[Item]:
+    return [item for row in rows for item in row.items]

@@ -117,7 +117,7 @@ def _job_task_body(job_task: JobTask) -> str:
             int(job_task.could_not_connect), int(job_task.release_refused), job_task.detail, job_task.holder,
             job_task.holder_boot.hex if job_task.holder_boot else "", to_us(job_task.last_word_at), job_task.asked,
             to_us(job_task.asked_at), job_task.unknown, job_task.status, job_task.reason, job_task.exit_status,
-            job_task.signal,
+            job_task.signal, job_task.unlooked,
         )  # fmt: skip
     return _dump(body)
 
@@ -145,7 +145,7 @@ def job_task_of(row: Sequence[Any]) -> JobTask:
     (
         _, attempt, last_attempt, tried, unstarted, first_dispatched_at, issued_at, not_after, run_deadline, acceptors,
         released, could_not_connect, release_refused, detail, holder, holder_boot, last_word_at, asked, asked_at,
-        unknown, status, reason, exit_status, signal,
+        unknown, status, reason, exit_status, signal, *added,
     ) = body  # fmt: skip
     return JobTask(
         *known,
@@ -168,6 +168,7 @@ def job_task_of(row: Sequence[Any]) -> JobTask:
         asked=asked,
         asked_at=from_us(asked_at),
         unknown=tuple(unknown),
+        unlooked=tuple(added[0]) if added else (),
         status=JobTaskStatus(status) if status else None,
         reason=Reason(reason) if reason else None,
         exit_status=exit_status,

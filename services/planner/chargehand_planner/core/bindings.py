@@ -288,7 +288,7 @@ def _run(
         script=script,
         script_digest=digest,
         earlier=tuple(sorted(own.union(due.earlier))),
-        unknown=due.unknown,
+        unknown=tuple(sorted({*due.unknown, *due.unlooked})),
         sealed=dict(sealed.values),
         sealed_effective_user_password=sealed.password,
     )
