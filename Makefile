@@ -29,7 +29,7 @@ demo: $(VENV)/libraries $(VENV)/project ## start everything on this machine, run
 
 .PHONY: test
 test: $(VENV)/test-libraries $(VENV)/project prepare lint ## run every check and every test (TESTS=tests/unit: only those; WORKERS=0: one by one)
-	@$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile $(TESTS)
+	@$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder $(TESTS)
 
 .PHONY: chaos
 chaos: $(VENV)/test-libraries $(VENV)/project prepare ## kill -9 on everything, again and again (KILLS=200 SEED=1), and the broker away for 2 minutes

@@ -125,7 +125,10 @@ def test_s57_a_password_that_becoming_the_user_takes_is_given_once_and_found_now
             assert output(checked, document).startswith("app\n") and output(checked, document, "stderr") == ""
             refused = with_password(checked, WRONG, "--host", "ops1", "--user", "app", command=["id"], status=1)
             (row,) = refused["job_tasks"]
-            assert (row["status"], row["reason"], row["attempts"]) == ("failed", "refused", 1)
+            told = checked.run(
+                "job", "show", refused["job_invocation_id"], "--host", "ops1", "--ladder", status=1
+            ).stdout
+            assert (row["status"], row["reason"], row["attempts"]) == ("failed", "refused", 1), told
             assert f"wrong password: {method} did not take it" in row["detail"]
     import_with(checked, hosts, "sudo")
     places = [*in_files(checked.data), *asyncio.run(in_topics(checked))]

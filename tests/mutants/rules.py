@@ -220,7 +220,13 @@ RULES = (
     Mutant(
         "RET-again",
         "a dispatcher does not say again what its own log has lost",
-        (Edit(_CUTS, "for end, row in durable.kept.get(number, ()) if end > held", "for end, row in ()"),),
+        (
+            Edit(
+                _CUTS,
+                "    kept, kept_from = durable.kept.get(number, []), durable",
+                "    kept, kept_from = (), durable",
+            ),
+        ),
         ("tail",),
     ),
     Mutant(

@@ -43,9 +43,8 @@ class Same(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class AnswerToAll:
-    """What the rule makes of one that stands in for all. `ended`: it, as it is then, with a name that no host has."""
+    """What the rule says of one that stands in for all, whose name no host has."""
 
-    ended: JobTask
     verdict: JobTaskEnded
 
     def said_of(self, job_tasks: Sequence[Same]) -> ManyEnded:
@@ -94,7 +93,7 @@ def answer_to_all(job_invocation_id: UUID, word: CancelRequested | Halted, at: C
     decision = step(stands_in, word, at)
     (verdict,) = decision.emits
     assert isinstance(verdict, JobTaskEnded) and decision.job_task.state is State.ENDED  # noqa: S101 (a word that ends them)
-    return AnswerToAll(decision.job_task, verdict)
+    return AnswerToAll(verdict)
 
 
 def _ended_id(job_task_id: str) -> str:

@@ -52,8 +52,8 @@ class Database(Protocol):
         """Insert rows, or change those whose `key` (columns of `columns`) is there: all of it but `fixed` columns, which never
         change, so that no index on them is touched."""
 
-    def change(self, table: str, columns: Sequence[str], key: str, rows: Sequence[Sequence[Any]]) -> None:
-        """Change rows that are there: values of `columns`, and of `key` last."""
+    def drop(self, table: str, column: str, values: Iterable[Any]) -> None:
+        """Delete the rows whose `column` is among these values."""
 
     def find(self, question: str, column: str, values: Iterable[Any]) -> Iterator[Row]:
         """The rows of `question`, which ends in `where` or `and`, whose `column` is among these values."""
@@ -124,9 +124,10 @@ class SqliteDatabase:
         statement = f"insert into {table} ({', '.join(columns)}) values ({marks}) {changes}"  # noqa: S608 (our own names)
         self._connection.executemany(statement, rows)
 
-    def change(self, table: str, columns: Sequence[str], key: str, rows: Sequence[Sequence[Any]]) -> None:
-        changes = ", ".join(f"{column} = ?" for column in columns)
-        self._connection.executemany(f"update {table} set {changes} where {key} = ?", rows)  # noqa: S608 (our own names)
+    def drop(self, table: str, column: str, values: Iterable[Any]) -> None:
+        for some in _chunks(values):
+            marks = ", ".join("?" for _ in some)
+            self._connection.execute(f"delete from {table} where {column} in ({marks})", some)  # noqa: S608 (our own names)
 
     def find(self, question: str, column: str, values: Iterable[Any]) -> Iterator[Row]:
         for some in _chunks(values):
@@ -186,17 +187,9 @@ class PostgresDatabase:
         statement = f"insert into {table} ({', '.join(columns)}) select * from unnest({arrays}) {changes}"  # noqa: S608 (our own names)
         self._connection.execute(statement, [list(values) for values in zip(*rows, strict=True)])
 
-    def change(self, table: str, columns: Sequence[str], key: str, rows: Sequence[Sequence[Any]]) -> None:
-        if not rows:
-            return
-        types = self._types_of(table)
-        arrays = ", ".join(f"%b::{types[column]}[]" for column in (*columns, key))
-        changes = ", ".join(f"{column} = new.{column}" for column in columns)
-        names = ", ".join((*columns, key))
-        statement = (
-            f"update {table} set {changes} from unnest({arrays}) as new ({names}) where {table}.{key} = new.{key}"  # noqa: S608 (our own names)
-        )
-        self._connection.execute(statement, [list(values) for values in zip(*rows, strict=True)])
+    def drop(self, table: str, column: str, values: Iterable[Any]) -> None:
+        for some in _chunks(values):
+            self._connection.execute(f"delete from {table} where {column} = any(%b)", (some,))  # noqa: S608 (our own names)
 
     def _types_of(self, table: str) -> dict[str, str]:
         if table not in self._types:

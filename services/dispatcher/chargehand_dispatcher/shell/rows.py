@@ -91,12 +91,6 @@ def job_task_row(job_task: JobTask, partition: int, look_at: datetime | None) ->
     )
 
 
-def body_after_all(ended: JobTask) -> str:
-    """What the body of a job task that was never dispatched has to end in, instead of its last bracket, to be as this one."""
-    name, body = to_json(ended.host_name).decode(), _job_task_body(ended)
-    return body.removeprefix(f"[{name}")
-
-
 def never_dispatched(job_task_id: bytes, host_id: bytes, ordinal: int, body: str) -> Same | None:
     """What a row tells of a job task that was never dispatched; None: it was."""
     may_be_longer = '",' in body

@@ -45,7 +45,6 @@ from .rows import (
     OutboxRow,
     as_us,
     at_us,
-    body_after_all,
     from_us,
     invocation_of,
     invocation_row,
@@ -492,7 +491,8 @@ class DispatcherStore:
         return alike + min(len(rows), SWEEP)
 
     def _sweep_alike(self, desk: Desk, known: Invocation, event: CancelRequested | Halted) -> int:
-        """Of those that wait, the ones that were never dispatched are answered at once: the rule is asked for one of them."""
+        """Of those that wait, the ones that were never dispatched are answered at once: the rule is asked for one of them. Their rows
+        are forgotten with that: nothing was ever sent of them, so that nothing can come, and their parts of the plan are known."""
         if known.properties.rolling is not None:
             return 0
         one = known.job_invocation_id
@@ -503,11 +503,8 @@ class DispatcherStore:
         if not found:
             return 0
         alike = [same for _, same in found]
-        answer = answer_to_all(one, event, desk.circumstances_of_all(one))
-        body, state = body_after_all(answer.ended), answer.ended.state.value
-        changed = [(state, f"[{same.host_name}{body}", row) for row, same in found]
-        self._database.change("job_task", ("state", "body"), key, changed)
-        desk.end_alike(one, answer, alike)
+        desk.end_alike(one, answer_to_all(one, event, desk.circumstances_of_all(one)), alike)
+        self._database.drop("job_task", key, [row for row, _ in found])
         self._save(desk)
         return len(alike)
 
