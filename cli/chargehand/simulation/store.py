@@ -321,21 +321,16 @@ class MemoryStore:
             tasks = [task for task in durable.job_tasks.values() if task.job_invocation_id == one]
             done += len(tasks)
             if known.is_ended:
-                self._forget(tasks)
+                for task in tasks:
+                    del durable.job_tasks[task.job_task_id]
+                    durable.look_at.pop(task.job_task_id, None)
                 continue
             for task in tasks:
                 waits = task.state in (State.WAITING, State.CHECK_IN)
                 if waits or (known.is_cancelled and task.state in SLOT_STATES and not task.is_cancelling):
                     desk.apply(task.job_task_id, word_to_all(known))
             self._save(desk)
-            if known.properties.rolling is None:
-                self._forget(task for task in tasks if task.state is State.WAITING and not task.last_attempt)
         return done
-
-    def _forget(self, job_tasks: Iterable[JobTask]) -> None:
-        for task in job_tasks:
-            del self._durable.job_tasks[task.job_task_id]
-            self._durable.look_at.pop(task.job_task_id, None)
 
     # --- claims
 

@@ -11,7 +11,9 @@ from chargehand_dispatcher.core.job_task import JobTask
 from chargehand_dispatcher.core.rules import Circumstances
 from chargehand_dispatcher.core.table import CancelRequested, Halted, step
 from chargehand_dispatcher.shell.rows import (
+    CANCELLED_UNSENT,
     OutboxRow,
+    job_task_of,
     job_task_row,
     messages_of,
     never_dispatched,
@@ -36,7 +38,7 @@ def waiting(job_task_id: UUID, host_id: UUID, host_name: str, ordinal: int) -> J
 
 
 @given(st.lists(st.tuples(st.uuids(), st.uuids(), names, st.integers(0, 10**6)), min_size=1, max_size=5), words)
-def test_each_verdict_is_what_the_rule_makes_of_that_job_task(
+def test_each_verdict_and_each_row_is_what_the_rule_makes_of_that_job_task(
     hosts: list[tuple[UUID, UUID, str, int]], word: CancelRequested | Halted
 ) -> None:
     job_tasks = [waiting(*host) for host in hosts]
@@ -49,6 +51,9 @@ def test_each_verdict_is_what_the_rule_makes_of_that_job_task(
     assert [JobTaskEnded.model_validate_json(document) for document in said.documents] == [
         item for decision in by_rule for item in decision.emits
     ]
+    cancelled = [job_task_of((*row[:6], CANCELLED_UNSENT, *row[7:])) for row in rows]
+    if isinstance(word, CancelRequested):
+        assert cancelled == [decision.job_task for decision in by_rule]
     assert said.documents == tuple(i.model_dump_json().encode() for d in by_rule for i in d.emits)
 
 

@@ -145,10 +145,8 @@ def test_what_is_kept_tells_better_than_what_the_store_knows_of_now() -> None:
     assert [type(item) for item in kept] == [JobInvocationDue, AttemptDue]
 
 
-def test_verdicts_that_nobody_has_are_lost() -> None:
+def test_only_verdicts_of_ended_invocations_that_nobody_has_are_lost() -> None:
     done = replace(AWAKE, is_ended=True, planned=3, total=5)
     assert lost_verdicts([AWAKE, done], {INVOCATION: 1}) == [LostVerdicts(INVOCATION, 2, 3)]
     assert lost_verdicts([done], {INVOCATION: 3}) == []
-    goes_on = replace(AWAKE, planned=5, total=5, counts={"cancelled": 3}, reasons={"cancelled": 3})
-    assert lost_verdicts([goes_on], {INVOCATION: 1}) == [LostVerdicts(INVOCATION, 2, 3)]
     assert str(LostVerdicts(INVOCATION, 2, 3)) == f"job {INVOCATION}: 2 of 3 verdicts"

@@ -303,7 +303,7 @@ class Desk:
             self.look_at_invocation(job_invocation_id)
 
     def end_alike(self, job_invocation_id: UUID, answer: AnswerToAll, job_tasks: Sequence[Same]) -> None:
-        """Job tasks that wait and were never dispatched have their verdict, all the same one; their rows are the store's to forget.
+        """Job tasks that wait and were never dispatched have their verdict, all the same one; their rows are the store's to change.
         Not of a rolling invocation, where each counts by its place."""
         for start in range(0, len(job_tasks), MAX_ITEMS_PER_MESSAGE):
             self.said.append(answer.said_of(job_tasks[start : start + MAX_ITEMS_PER_MESSAGE]))

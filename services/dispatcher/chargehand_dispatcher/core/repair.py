@@ -12,7 +12,6 @@ from uuid import UUID
 
 from chargehand_schemas.base import Item, JobTaskItem
 from chargehand_schemas.frozen import replace
-from chargehand_schemas.reasons import Reason
 
 from .invocation import Invocation, end, say_concurrency, say_due
 from .job_task import JobTask, State
@@ -78,7 +77,7 @@ def between(before: Iterable[Item], items: Iterable[Item], after: Iterable[Item]
 
 @dataclass(frozen=True, slots=True)
 class LostVerdicts:
-    """Verdicts of an invocation that neither the log nor the store has."""
+    """Verdicts of an ended invocation that neither the log nor the store has."""
 
     job_invocation_id: UUID
     lost: int
@@ -89,14 +88,10 @@ class LostVerdicts:
 
 
 def lost_verdicts(invocations: Iterable[Invocation], known: Mapping[UUID, int]) -> list[LostVerdicts]:
-    """What is left of the verdicts is `known`, by invocation: rows are forgotten when their invocation ends, or when all that waited
-    were told the same. Job tasks whose part of the plan never came have none."""
-    given = ((one.job_invocation_id, _given(one)) for one in invocations)
-    return [LostVerdicts(one, count - known.get(one, 0), count) for one, count in given if count > known.get(one, 0)]
-
-
-def _given(invocation: Invocation) -> int:
-    """How many verdicts were said."""
-    if invocation.is_ended:
-        return invocation.planned
-    return min(invocation.planned, invocation.verdicts - invocation.reasons.get(Reason.LOST_MESSAGE.value, 0))
+    """Of ended invocations: what is left of their verdicts is `known`, by invocation. Job tasks whose part of the plan never
+    came have none."""
+    return [
+        LostVerdicts(one.job_invocation_id, one.planned - known.get(one.job_invocation_id, 0), one.planned)
+        for one in invocations
+        if one.is_ended and one.planned > known.get(one.job_invocation_id, 0)
+    ]

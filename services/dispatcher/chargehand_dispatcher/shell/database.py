@@ -52,8 +52,8 @@ class Database(Protocol):
         """Insert rows, or change those whose `key` (columns of `columns`) is there: all of it but `fixed` columns, which never
         change, so that no index on them is touched."""
 
-    def drop(self, table: str, column: str, values: Iterable[Any]) -> None:
-        """Delete the rows whose `column` is among these values."""
+    def mark(self, table: str, column: str, mark: str, key: str, keys: Iterable[Any]) -> None:
+        """Put the same word into a column of all rows with these keys."""
 
     def find(self, question: str, column: str, values: Iterable[Any]) -> Iterator[Row]:
         """The rows of `question`, which ends in `where` or `and`, whose `column` is among these values."""
@@ -124,10 +124,11 @@ class SqliteDatabase:
         statement = f"insert into {table} ({', '.join(columns)}) values ({marks}) {changes}"  # noqa: S608 (our own names)
         self._connection.executemany(statement, rows)
 
-    def drop(self, table: str, column: str, values: Iterable[Any]) -> None:
-        for some in _chunks(values):
-            marks = ", ".join("?" for _ in some)
-            self._connection.execute(f"delete from {table} where {column} in ({marks})", some)  # noqa: S608 (our own names)
+    def mark(self, table: str, column: str, mark: str, key: str, keys: Iterable[Any]) -> None:
+        for some in _chunks(keys):
+            places = ", ".join("?" for _ in some)
+            statement = f"update {table} set {column} = ? where {key} in ({places})"  # noqa: S608 (our own names)
+            self._connection.execute(statement, (mark, *some))
 
     def find(self, question: str, column: str, values: Iterable[Any]) -> Iterator[Row]:
         for some in _chunks(values):
@@ -187,9 +188,9 @@ class PostgresDatabase:
         statement = f"insert into {table} ({', '.join(columns)}) select * from unnest({arrays}) {changes}"  # noqa: S608 (our own names)
         self._connection.execute(statement, [list(values) for values in zip(*rows, strict=True)])
 
-    def drop(self, table: str, column: str, values: Iterable[Any]) -> None:
-        for some in _chunks(values):
-            self._connection.execute(f"delete from {table} where {column} = any(%b)", (some,))  # noqa: S608 (our own names)
+    def mark(self, table: str, column: str, mark: str, key: str, keys: Iterable[Any]) -> None:
+        statement = f"update {table} set {column} = %s where {key} = any(%b)"  # noqa: S608 (our own names)
+        self._connection.execute(statement, (mark, list(keys)))
 
     def _types_of(self, table: str) -> dict[str, str]:
         if table not in self._types:

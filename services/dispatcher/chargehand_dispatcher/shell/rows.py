@@ -66,6 +66,10 @@ JOB_TASK_COLUMNS = (
 JOB_TASK_FIXED = frozenset({"partition", "job_invocation_id", "host_id", "ordinal"})
 """Those that never change."""
 
+CANCELLED_UNSENT = "cancelled"
+"""Instead of a state: of a job task that waits and was never dispatched, and was cancelled with all others of its invocation. The
+rest of its row stays as it was: it takes a third of the time of writing a verdict into it."""
+
 _WAITS_FOR_ITS_FIRST, _ENDED_UNDISPATCHED = 1, 4
 """Lengths of bodies that are shorter than the others: a row that grows little stays on its page."""
 
@@ -127,10 +131,13 @@ def job_task_of(row: Sequence[Any]) -> JobTask:
     """The JobTask of a row in the order of JOB_TASK_COLUMNS."""
     job_task_id, _, job_invocation_id, host_id, proxy, ordinal, state, due_at, _, is_cancelling, text = row
     body = from_json(text)
+    is_unsent = state == CANCELLED_UNSENT
     known = (
         UUID(bytes=job_task_id), UUID(bytes=job_invocation_id), UUID(bytes=host_id), body[0], proxy, ordinal,
-        at_us(due_at), State(state), bool(is_cancelling),
+        at_us(due_at), State.ENDED if is_unsent else State(state), bool(is_cancelling),
     )  # fmt: skip
+    if is_unsent:
+        return JobTask(*known, status=JobTaskStatus.CANCELLED, reason=Reason.CANCELLED)
     if len(body) == _WAITS_FOR_ITS_FIRST:
         return JobTask(*known)
     if len(body) == _ENDED_UNDISPATCHED:

@@ -53,4 +53,12 @@ drop index job_task_slots;
 drop index job_task_invocation;
 create index invocation_open on invocation (partition) where is_ended = 0;
 """,
+    # A change of state touches the indexes of what has that state, which are small, and none over all job tasks.
+    """
+create index job_task_held on job_task (proxy, job_invocation_id) where state in ('due', 'accepted', 'running');
+create index job_task_invocation on job_task (job_invocation_id);
+create index job_task_check_in_of on job_task (job_invocation_id) where state = 'check_in';
+drop index job_task_state;
+drop index job_task_proxy_slots;
+""",
 )

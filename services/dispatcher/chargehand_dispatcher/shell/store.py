@@ -7,7 +7,7 @@ core's; every change goes through them.
 
 from __future__ import annotations
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -38,6 +38,7 @@ from chargehand_dispatcher.core.table import AgentLost, AgentRestarted, CancelRe
 
 from .database import Database, Row
 from .rows import (
+    CANCELLED_UNSENT,
     INVOCATION_COLUMNS,
     JOB_TASK_COLUMNS,
     JOB_TASK_FIXED,
@@ -129,6 +130,7 @@ class DispatcherStore:
         self._is_unswept = True
         self._known: dict[UUID, tuple[int, Invocation]] = {}
         self._flying: dict[UUID, JobTask] = {}
+        self._swept_to: dict[UUID, int] = {}
         self._unpublished: dict[int, deque[OutboxRow]] = {}
         self._numbers: dict[int, int] = {}
         self._published: dict[int, Published] = {}
@@ -212,6 +214,7 @@ class DispatcherStore:
         """What was only remembered may be another's by now."""
         self._known.clear()
         self._flying.clear()
+        self._swept_to.clear()
         self._freed, self._is_unswept, self._claim_again_us = True, True, 0
 
     def owned(self) -> list[int]:
@@ -479,8 +482,13 @@ class DispatcherStore:
         alike = self._sweep_alike(desk, known, event)
         if alike >= SWEEP_ALIKE:
             return alike
-        waits = f"{_JOB_TASKS}job_invocation_id = ? and state in ('waiting', 'check_in')"
-        rows = self._database.execute(f"{waits} limit {SWEEP}", (one,))
+        rows = [
+            row
+            for state in ("waiting", "check_in")
+            for row in self._database.execute(
+                f"{_JOB_TASKS}job_invocation_id = ? and state = '{state}' limit {SWEEP}", (one,)
+            )
+        ]
         self._apply_to(desk, rows, event)
         if known.is_cancelled and len(rows) < SWEEP:
             flying = f"{_JOB_TASKS}job_invocation_id = ? and {_IN_FLIGHT} and is_cancelling = 0 limit {SWEEP}"
@@ -491,20 +499,25 @@ class DispatcherStore:
         return alike + min(len(rows), SWEEP)
 
     def _sweep_alike(self, desk: Desk, known: Invocation, event: CancelRequested | Halted) -> int:
-        """Of those that wait, the ones that were never dispatched are answered at once: the rule is asked for one of them. Their rows
-        are forgotten with that: nothing was ever sent of them, so that nothing can come, and their parts of the plan are known."""
-        if known.properties.rolling is not None:
+        """Of those that wait, the ones that were never dispatched are cancelled at once: the rule is asked for one of them, and their
+        rows are marked."""
+        if not isinstance(event, CancelRequested) or known.properties.rolling is not None:
             return 0
         one = known.job_invocation_id
-        key = self._database.row_id or "job_task_id"
-        question = f"select {key}, job_task_id, host_id, ordinal, body from job_task where job_invocation_id = ? and state = 'waiting'"
-        rows = self._database.execute(f"{question} limit {SWEEP_ALIKE}", (one.bytes,))
+        key, waits = self._database.row_id or "job_task_id", "state = 'waiting'"
+        if self._database.row_id is not None:
+            # In the order in which they lie, from where the last part ended: what waits lies in the order of due times, all over.
+            waits = f"+{waits} and {key} > {self._swept_to.get(one, 0)} order by {key}"
+        question = f"select {key}, job_task_id, host_id, ordinal, body from job_task where job_invocation_id = ? and"
+        rows = self._database.execute(f"{question} {waits} limit {SWEEP_ALIKE}", (one.bytes,))
         found = [(row[0], same) for row in rows if (same := never_dispatched(*row[1:])) is not None]
         if not found:
             return 0
+        if self._database.row_id is not None:
+            self._swept_to[one] = found[-1][0]
         alike = [same for _, same in found]
         desk.end_alike(one, answer_to_all(one, event, desk.circumstances_of_all(one)), alike)
-        self._database.drop("job_task", key, [row for row, _ in found])
+        self._database.mark("job_task", "state", CANCELLED_UNSENT, key, [row for row, _ in found])
         self._save(desk)
         return len(alike)
 
@@ -535,9 +548,10 @@ class DispatcherStore:
         if not rows:
             return []
         self._load_invocations(desk, {UUID(bytes=row[0]) for row in rows})
-        free = self._free_of_proxies(sorted({row[1] for row in rows}), desk.surroundings)
-        held = self._held_of({row[0] for row in rows})
-        return [self._head(desk, UUID(bytes=one), proxy, held.get(one, 0), free, now_us) for one, proxy in rows]
+        proxies = sorted({row[1] for row in rows})
+        held_by, held_of = self._held(proxies)
+        free = {proxy: desk.surroundings.limit_of(proxy) - held_by[proxy] for proxy in proxies}
+        return [self._head(desk, UUID(bytes=one), proxy, held_of[one], free, now_us) for one, proxy in rows]
 
     def _head(
         self, desk: Desk, job_invocation_id: UUID, proxy: str, held: int, free: dict[str, int], now_us: int
@@ -557,19 +571,22 @@ class DispatcherStore:
             job_tasks = [job_task_of(row) for row in rows]
         return Queue(job_invocation_id, proxy, tuple(job_tasks), held, known.properties.concurrency, free)
 
-    def _free_of_proxies(self, proxies: Sequence[str], around: Surroundings) -> dict[str, int]:
-        """Counted in rows, over all partitions; where others count too, they wait until this transaction is over."""
+    def _held(self, proxies: Sequence[str]) -> tuple[Counter[str], Counter[bytes]]:
+        """Slots by proxy and by invocation, counted in rows, over all partitions; where others count too, they wait until this
+        transaction is over."""
         if self._database.is_shared:
             self._database.put("proxy_slots", ("proxy",), ("proxy",), [(proxy,) for proxy in proxies])
             marks = ", ".join("?" for _ in proxies)
             lock = f"select proxy from proxy_slots where proxy in ({marks}) order by proxy for update"
             self._database.execute(lock, proxies)
-        held = "select count(*) from job_task where proxy = ? and " + _IN_FLIGHT
-        return {proxy: around.limit_of(proxy) - self._database.execute(held, (proxy,))[0][0] for proxy in proxies}
-
-    def _held_of(self, invocations: set[bytes]) -> dict[bytes, int]:
-        held = "select count(*) from job_task where job_invocation_id = ? and " + _IN_FLIGHT
-        return {one: self._database.execute(held, (one,))[0][0] for one in invocations}
+        by_proxy: Counter[str] = Counter()
+        of_invocation: Counter[bytes] = Counter()
+        columns = "proxy, job_invocation_id"
+        question = f"select {columns}, count(*) from job_task where {_IN_FLIGHT} group by {columns}"
+        for proxy, one, count in self._database.execute(question):
+            by_proxy[proxy] += count
+            of_invocation[one] += count
+        return by_proxy, of_invocation
 
     def _requeue(self, desk: Desk, heads: Sequence[Queue]) -> None:
         """When the next job task of each queue is due. What a rolling invocation holds back waits for no instant: `_save` wakes

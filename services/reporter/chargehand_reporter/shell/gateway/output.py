@@ -23,6 +23,8 @@ from .problems import HttpProblem, not_found
 WINDOW_BYTES = 1 << 20
 GIVE_UP_AFTER_S = 10.0
 _LOOK_AGAIN_S = 5.0
+_REST_S = 0.05
+"""Between two looks at a stream that moves: each costs two questions, and every fold of any stream wakes all who follow one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,15 +148,18 @@ async def _follow(call: Call, job_task_id: UUID, stream: Stream, attempt: int, s
     """What is stored, then what comes, until it is complete; given up when nothing came for 10 s after the verdict."""
     loop, changes = asyncio.get_running_loop(), call.gateway.changes
     moved_at = loop.time()
+    looked_at = moved_at - _REST_S
     while not call.gateway.is_stopping:
-        number = changes.number
+        await asyncio.sleep(looked_at + _REST_S - loop.time())
+        number, looked_at = changes.number, loop.time()
         view = await call.read(lambda store: find_output(store, job_task_id, stream, attempt or None))
         if view is None:
             return
-        data = await read_output(call, view, start, view.stored)
-        if data:
-            start, moved_at = start + len(data), loop.time()
+        has_moved = False
+        while data := await read_output(call, view, start, view.stored):
+            start, moved_at, has_moved = start + len(data), loop.time(), True
             yield data
+        if has_moved:
             continue
         if view.is_final or (view.is_over and loop.time() - moved_at > GIVE_UP_AFTER_S):
             return
