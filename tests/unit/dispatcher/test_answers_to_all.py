@@ -5,16 +5,17 @@ from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
 import pytest
-from chargehand_dispatcher.core.alike import ManyEnded, Same, answer_to_all
+from chargehand_dispatcher.core.alike import ManyEnded, Same, answer_to_all, claim_of_all, is_new
 from chargehand_dispatcher.core.invocation import Invocation, count, count_alike
 from chargehand_dispatcher.core.job_task import JobTask
 from chargehand_dispatcher.core.rules import Circumstances
-from chargehand_dispatcher.core.table import CancelRequested, Halted, step
+from chargehand_dispatcher.core.table import CancelRequested, Claimed, Halted, step
 from chargehand_dispatcher.shell.rows import (
     CANCELLED_UNSENT,
     OutboxRow,
     job_task_of,
     job_task_row,
+    job_task_rows_alike,
     messages_of,
     never_dispatched,
     outbox_rows,
@@ -55,6 +56,28 @@ def test_each_verdict_and_each_row_is_what_the_rule_makes_of_that_job_task(
     if isinstance(word, CancelRequested):
         assert cancelled == [decision.job_task for decision in by_rule]
     assert said.documents == tuple(i.model_dump_json().encode() for d in by_rule for i in d.emits)
+
+
+@given(st.lists(st.tuples(st.uuids(), st.uuids(), names, st.integers(0, 10**6)), min_size=1, max_size=5))
+def test_each_dispatch_and_each_row_is_what_the_rule_makes_of_that_job_task(
+    hosts: list[tuple[UUID, UUID, str, int]],
+) -> None:
+    job_tasks = [waiting(*host) for host in hosts]
+    assert all(map(is_new, job_tasks))
+    answer = claim_of_all(INVOCATION, "dmz", AT)
+    assert answer is not None
+    by_rule = [step(one, Claimed(), AT) for one in job_tasks]
+    claimed = [answer.of(one) for one in job_tasks]
+    assert claimed == [decision.job_task for decision in by_rule]
+    said = answer.said_of(job_tasks)
+    assert said.documents == tuple(i.model_dump_json().encode() for d in by_rule for i in d.emits)
+    assert said.ids == (str(by_rule[0].emits[0].id), str(by_rule[-1].emits[0].id))
+    assert list(job_task_rows_alike(claimed, 3, NOON)) == [job_task_row(one, 3, NOON) for one in claimed]
+    assert not any(map(is_new, claimed))
+
+
+def test_what_gets_no_slot_any_more_is_no_claim_of_all() -> None:
+    assert claim_of_all(INVOCATION, "dmz", AT._replace(start_before=NOON)) is None
 
 
 @given(names)

@@ -34,6 +34,9 @@ class Queue:
 def choose(queues: Sequence[Queue], most: int) -> list[JobTask]:
     """At most `most` job tasks, in the order in which they are claimed. No limit is exceeded, and none that could be claimed is
     left while there is room."""
+    filled = [queue for queue in queues if queue.head]
+    if len(filled) == 1:
+        return _choose_of_one(filled[0], most)
     held = {queue.job_invocation_id: queue.held for queue in queues}
     free: dict[str, int] = {proxy: number for queue in queues for proxy, number in queue.free_of_proxy.items()}
     heap = [(_rank(queue, 0, held), number, 0) for number, queue in enumerate(queues) if queue.head]
@@ -54,6 +57,11 @@ def choose(queues: Sequence[Queue], most: int) -> list[JobTask]:
         if place + 1 < len(queue.head):
             heapq.heappush(heap, (_rank(queue, place + 1, held), number, place + 1))
     return chosen
+
+
+def _choose_of_one(queue: Queue, most: int) -> list[JobTask]:
+    of_invocation = most if queue.limit is None else queue.limit - queue.held
+    return list(queue.head[: max(0, min(most, of_invocation, queue.free_of_proxy.get(queue.proxy, 0)))])
 
 
 def _rank(queue: Queue, place: int, held: Mapping[UUID, int]) -> tuple[int, datetime, int]:

@@ -40,7 +40,7 @@ from chargehand_schemas.planning import (
 )
 from chargehand_schemas.reasons import JobTaskStatus, Reason
 
-from .alike import AnswerToAll, Same
+from .alike import AnswerToAll, ClaimOfAll, Same
 from .invocation import (
     Invocation,
     ask_for_chunks,
@@ -310,6 +310,15 @@ class Desk:
         verdict = answer.verdict
         self._put(count_alike(self.invocations[job_invocation_id], verdict.status, verdict.reason, len(job_tasks)))
         self.look_at_invocation(job_invocation_id)
+
+    def claim_alike(self, answer: ClaimOfAll, job_tasks: Sequence[JobTask]) -> list[JobTask]:
+        """New job tasks of one invocation and proxy are given their slots; they, as they are then. Their rows are the store's to
+        change."""
+        for start in range(0, len(job_tasks), MAX_ITEMS_PER_MESSAGE):
+            self.said.append(answer.said_of(job_tasks[start : start + MAX_ITEMS_PER_MESSAGE]))
+        claimed = [answer.of(job_task) for job_task in job_tasks]
+        self.job_tasks.update((job_task.job_task_id, job_task) for job_task in claimed)
+        return claimed
 
     def circumstances(self, job_task: JobTask) -> Circumstances:
         """What holds for one job task now: for most the same as for all others of their invocation and proxy."""

@@ -16,13 +16,12 @@ from uuid import UUID
 from chargehand_schemas import dispatch
 from chargehand_schemas.base import MAX_ITEMS_PER_MESSAGE, MAX_MESSAGE_BYTES, InvocationItem, Item
 from chargehand_schemas.batches import Outgoing, Packed, pack, put_together
-from chargehand_schemas.dispatch import JobTaskEnded
 from chargehand_schemas.properties import ExecutionProperties
 from chargehand_schemas.reasons import JobTaskStatus, Reason
 from chargehand_schemas.topics import DISPATCH_EVENTS
 from pydantic_core import from_json, to_json
 
-from chargehand_dispatcher.core.alike import ManyEnded, Same
+from chargehand_dispatcher.core.alike import Many, Same
 from chargehand_dispatcher.core.invocation import Invocation
 from chargehand_dispatcher.core.job_task import JobTask, State
 
@@ -93,6 +92,28 @@ def job_task_row(job_task: JobTask, partition: int, look_at: datetime | None) ->
         int(job_task.is_cancelling),
         _job_task_body(job_task),
     )
+
+
+def job_task_rows_alike(
+    job_tasks: Sequence[JobTask], partition: int, look_at: datetime | None
+) -> Iterator[tuple[Any, ...]]:
+    """job_task_row of job tasks that differ in nothing but who they are and when they were due."""
+    first = job_tasks[0]
+    rest = _job_task_body(first).removeprefix(f"[{_dump(first.host_name)}")
+    common = (first.state.value, to_us(look_at), int(first.is_cancelling))
+    for one in job_tasks:
+        yield (
+            one.job_task_id.bytes,
+            partition,
+            one.job_invocation_id.bytes,
+            one.host_id.bytes,
+            one.proxy,
+            one.ordinal,
+            common[0],
+            as_us(one.due_at),
+            *common[1:],
+            f"[{_dump(one.host_name)}{rest}",
+        )
 
 
 def never_dispatched(job_task_id: bytes, host_id: bytes, ordinal: int, body: str) -> Same | None:
@@ -279,8 +300,8 @@ class OutboxRow:
         return cls(partition, number, at_us, type(first), key, ids, tuple(documents))
 
     @classmethod
-    def of_many(cls, partition: int, number: int, at_us: int, many: ManyEnded) -> OutboxRow:
-        return cls(partition, number, at_us, JobTaskEnded, str(many.job_invocation_id), many.ids, many.documents)
+    def of_many(cls, partition: int, number: int, at_us: int, many: Many) -> OutboxRow:
+        return cls(partition, number, at_us, many.model, str(many.job_invocation_id), many.ids, many.documents)
 
     @property
     def place(self) -> tuple[int, int]:
@@ -297,7 +318,7 @@ def outbox_rows(partition: int, items: Iterable[Item], at_us: int, first: int) -
     rows: list[OutboxRow] = []
     for kind, run in groupby(items, key=type):
         some = list(run)
-        if kind is ManyEnded:
+        if issubclass(kind, Many):
             rows += [OutboxRow.of_many(partition, first + len(rows) + n, at_us, one) for n, one in enumerate(some)]  # type: ignore[arg-type]
             continue
         documents = [item.model_dump_json().encode() for item in some]

@@ -21,7 +21,7 @@ from chargehand_schemas.base import InvocationItem, Item, JobTaskItem
 from chargehand_schemas.planning import JobInvocationCancelRequested, JobTasksPlanned
 from chargehand_schemas.topics import DISPATCH_EVENTS, EXECUTION_EVENTS, PLANNING_EVENTS
 
-from chargehand_dispatcher.core.alike import answer_to_all
+from chargehand_dispatcher.core.alike import answer_to_all, claim_of_all, is_new
 from chargehand_dispatcher.core.claims import Queue, choose
 from chargehand_dispatcher.core.engine import (
     Claimed,
@@ -51,6 +51,7 @@ from .rows import (
     invocation_row,
     job_task_of,
     job_task_row,
+    job_task_rows_alike,
     never_dispatched,
     outbox_row_of,
     outbox_rows,
@@ -531,15 +532,32 @@ class DispatcherStore:
             return 0
         heads = self._heads(desk, partitions, now_us)
         chosen = choose(heads, CLAIM)
-        for job_task in chosen:
-            if job_task.job_task_id not in desk.job_tasks:
-                desk.job_tasks[job_task.job_task_id] = job_task
-            desk.apply(job_task.job_task_id, Claimed())
+        for _, run in groupby(chosen, key=lambda one: (one.job_invocation_id, one.proxy, is_new(one))):
+            self._claim_run(desk, list(run))
         self._save(desk)
         self._requeue(desk, heads)
         self._freed = len(chosen) >= CLAIM
         self._claim_again_us = self._next_claim(self.owned(), now_us, is_blocked=len(chosen) < sum(map(len, heads)))
         return len(chosen)
+
+    def _claim_run(self, desk: Desk, run: Sequence[JobTask]) -> None:
+        """One after another in the order of claims; new ones of one queue are answered at once."""
+        first = run[0]
+        if all(is_new(one) for one in run):
+            answer = claim_of_all(first.job_invocation_id, first.proxy, desk.circumstances(first))
+            if answer is not None:
+                self._save_alike(desk, desk.claim_alike(answer, run))
+                return
+        for job_task in run:
+            if job_task.job_task_id not in desk.job_tasks:
+                desk.job_tasks[job_task.job_task_id] = job_task
+            desk.apply(job_task.job_task_id, Claimed())
+
+    def _save_alike(self, desk: Desk, claimed: Sequence[JobTask]) -> None:
+        first = claimed[0]
+        rows = list(job_task_rows_alike(claimed, desk.places[first.job_invocation_id], desk.look_at(first)))
+        self._database.put("job_task", JOB_TASK_COLUMNS, ("job_task_id",), rows, fixed=JOB_TASK_FIXED)
+        self._keep_flying(claimed)
 
     def _heads(self, desk: Desk, partitions: Sequence[int], now_us: int) -> list[Queue]:
         marks = ", ".join("?" for _ in partitions)
