@@ -39,13 +39,13 @@ def test_that_forgets_a_child():
 """
 
 
-def run_tests(directory: Path, text: str, **environment: str) -> subprocess.CompletedProcess[str]:
+def run_tests(directory: Path, text: str, *options: str, **environment: str) -> subprocess.CompletedProcess[str]:
     (directory / "test_some.py").write_text(text)
     (directory / "conftest.py").write_text('pytest_plugins = ["support.workers", "support.leaks", "support.skips"]\n')
     (directory / "pytest.ini").write_text(f"[pytest]\npythonpath = {TESTS}\n")
     inherited = {name: value for name, value in os.environ.items() if name not in ("CI", SESSION_VARIABLE)}
     return subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "test_some.py"],
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *options, "test_some.py"],
         cwd=directory,
         env=inherited | environment,
         capture_output=True,
@@ -82,6 +82,16 @@ def test_what_stays_behind_fails_the_run_and_is_killed(tmp_path: Path) -> None:
     assert "2 passed" in run.stdout
     assert "left behind by tests, and killed" in run.stdout
     assert all(f"{pid} " in run.stdout for pid in left[:1])
+    assert run.stdout.count("sleep 600") == 2
+    wait_until(lambda: not any(map(is_running, left)))
+
+
+def test_of_several_processes_the_one_that_directs_them_tells_what_each_has_left(tmp_path: Path) -> None:
+    run = run_tests(tmp_path, LEAKING + SKIPPING, "--numprocesses", "2")
+    left = [int((tmp_path / name).read_text()) for name in ("child", "daemon")]
+    assert run.returncode == pytest.ExitCode.TESTS_FAILED
+    assert "2 passed, 2 skipped" in run.stdout
+    assert "   2 no such thing on this machine" in run.stdout
     assert run.stdout.count("sleep 600") == 2
     wait_until(lambda: not any(map(is_running, left)))
 

@@ -471,6 +471,7 @@ class DispatcherStore:
         one = known.job_invocation_id.bytes
         if known.is_ended:
             self._flying.clear()
+            self._swept_to.pop(known.job_invocation_id, None)
             self._database.execute(
                 "delete from job_task where job_task_id in "
                 f"(select job_task_id from job_task where job_invocation_id = ? limit {SWEEP})",
