@@ -121,8 +121,9 @@ class Bus:
             waiting.popleft()
             return
         if self.is_down:
-            # A producer that was refused waits before it tries again.
+            # A producer that was refused waits before it tries again: until then it is in its memory alone.
             self._carry(sent, self.down_until - self.world.now + self.world.between(0.0, 5.0))
+            sent.is_at_home = True
             return
         waiting.popleft()
         self.append(sent.place, sent.items)

@@ -67,6 +67,7 @@ def _say_again(durable: Durable, number: int, held: int, now: datetime) -> None:
     again = [*(row.items for row in before), *([tuple(states)] if states else []), *(row.items for row in after)]
     for place, items in enumerate(again, first - len(again)):
         rows[place] = Row(number, place, items)
+    durable.kept[number] = [(end, row) for end, row in kept if end <= held]
     durable.own_log[number] = min(held, durable.own_log.get(number, 0))
 
 

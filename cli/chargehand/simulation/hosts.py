@@ -49,7 +49,8 @@ class Job(NamedTuple):
 
 @dataclass
 class Directory:
-    """An attempt's directory. Neither started nor buried: reserved. `is_superseded`: buried by a later attempt."""
+    """An attempt's directory. Neither started nor buried: reserved. `is_superseded`: buried by a later attempt;
+    `is_over`: nothing runs any more, and its end waits for room on the disk."""
 
     job_task_id: UUID
     reserved_at: float
@@ -62,6 +63,7 @@ class Directory:
     job: Job | None = None
     has_exit_file: bool = False
     is_locked: bool = True
+    is_over: bool = False
     watchers: list[Watch] = field(default_factory=list)
 
 
@@ -108,6 +110,7 @@ class Host:
                 self.promises.stopped(directory.job_task_id, name.attempt)
             if directory.reserved_at > self.world.now - 1.0 and self.world.chance(0.5):
                 del self.directories[name]
+                self.promises.forgotten(directory.job_task_id)
         self.boot += 1
         self.booted_at = self.world.now
         self.away_until = max(self.away_until, self.world.now + away_s)
@@ -236,7 +239,13 @@ class Host:
         directory = self.directories.get(name)
         if directory is None or boot != self.boot or directory.has_exit_file or self.world.now < directory.ends_at:
             return
-        directory.has_exit_file = not directory.is_locked or self.world.now >= self.full_until
+        if directory.is_locked and self.world.now < self.full_until:
+            # The wrapper tries until there is room, and is seen to run until then.
+            self.promises.stopped(directory.job_task_id, name.attempt)
+            directory.is_over, directory.ends_at = True, self.full_until
+            self.world.after(self.full_until - self.world.now, lambda: self._end(name, boot))
+            return
+        directory.has_exit_file = True
         self.world.tell(f"host {self.name} ends {_short(directory, name)}: {directory.cause}")
         self.promises.stopped(directory.job_task_id, name.attempt, has_succeeded=_has_succeeded(directory))
         watchers, directory.watchers = directory.watchers, []
@@ -301,7 +310,7 @@ class Host:
             self._step(lambda: self.world.after(0.2, lambda: self._follow(name, watch, is_cancel=is_cancel)))
 
     def _cancel(self, name: Name, directory: Directory) -> None:
-        if _is_running(directory, self) and directory.cause is not EndCause.CANCELLED:
+        if _is_running(directory, self) and not directory.is_over and directory.cause is not EndCause.CANCELLED:
             ends_at = self.world.now + self.world.between(0.0, TERM_TAKES_S)
             if ends_at < directory.ends_at:
                 directory.ends_at, directory.cause = ends_at, EndCause.CANCELLED

@@ -77,9 +77,10 @@ class PlannerStore:
         )  # fmt: skip
 
     def become(self, other: PlannerStore) -> None:
-        """Written over."""
+        """What the transaction has changed is written over; who owns what, and who publishes, was never its."""
         for each in fields(self):
-            setattr(self, each.name, getattr(other, each.name))
+            if each.name not in ("owners", "relay"):
+                setattr(self, each.name, getattr(other, each.name))
 
 
 class SimulatedPlanner(Process):
@@ -259,7 +260,7 @@ class SimulatedPlanner(Process):
         """SIGSTOP in the middle of a transaction: what was decided by what was read then is stored when it goes on, if the fence
         lets it and nobody has written meanwhile."""
         self.stands_still_for = None
-        read = self.store.copy()
+        read, begun = self.store.copy(), self.store.writes
         self.store = read
         for record in records:
             self._take(record.item)
@@ -268,12 +269,15 @@ class SimulatedPlanner(Process):
         self.store = self.durable
         token = self._tokens.get(number)
         self.stand_still(for_s)
-        self.hold_first(lambda: self._commit(number, token, read, records))
+        self.hold_first(lambda: self._commit(number, token, (read, begun), records))
 
-    def _commit(self, number: int, token: UUID | None, read: PlannerStore, records: Sequence[Record]) -> None:
+    def _commit(
+        self, number: int, token: UUID | None, transaction: tuple[PlannerStore, int], records: Sequence[Record]
+    ) -> None:
+        read, begun = transaction
         if token is None or self.store.owners.get(number) != token:
             return
-        if self.store.writes == read.writes:
+        if self.store.writes == begun:
             self.store.become(read)
             self.store.writes += 1
             self._wake()

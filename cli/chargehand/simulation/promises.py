@@ -103,6 +103,10 @@ class Promises:
         if has_succeeded:
             self._done.add(job_task_id)
 
+    def forgotten(self, job_task_id: UUID) -> None:
+        """Its host has lost what it noted: a retry after `interrupted` may do the work again (docs/protocol.md section 4)."""
+        self._done.discard(job_task_id)
+
     # --- in the topics
 
     def watch(self, topic: str, item: Item, now: datetime) -> None:

@@ -22,6 +22,7 @@ from chargehand_dispatcher.core.engine import (
     TimePassed,
     beyond,
     is_given_way,
+    overtaken,
     word_to_all,
 )
 from chargehand_dispatcher.core.invocation import Invocation
@@ -230,26 +231,33 @@ class MemoryStore:
         for item in later:
             self._place(item, partition)
             desk.restore(item)
+        for due in overtaken((item for row in self._unpublished[partition] for item in row.items), later):
+            desk.take_back(due)
         touched = {durable.job_tasks[one].job_invocation_id for one in desk.told if one in durable.job_tasks}
         desk.said.clear()
         desk.settle()
         desk.end_restored(sorted(touched))
         self._save(desk)
-        self._drop_said({item.id for item in items}, desk.told, touched, partition)
+        self._drop_said({item.id for item in items}, desk.told, touched, partition, next_offset)
         self._say(desk)
         clock = max([known_until, *(item.time for item in later)])
         if clock != _LONG_AGO:
             durable.clocks[partition] = clock
-        durable.own_log[partition] = durable.kept_from[partition] = next_offset
+        durable.own_log[partition] = next_offset
+        if later:
+            durable.kept_from[partition] = next_offset
 
-    def _drop_said(self, ids: set[UUID], told: set[UUID], touched: set[UUID], partition: int) -> None:
+    def _drop_said(self, ids: set[UUID], told: set[UUID], touched: set[UUID], partition: int, end: int) -> None:
         left: deque[Row] = deque()
         for row in self._unpublished[partition]:
-            items = tuple(item for item in row.items if item.id not in ids and not is_given_way(item, told, touched))
+            unsaid = [item for item in row.items if item.id not in ids]
+            items = tuple(item for item in unsaid if not is_given_way(item, told, touched))
             if items:
                 left.append(Row(row.partition, row.number, items))
-            else:
-                self._durable.outbox[partition].pop(row.number, None)
+                continue
+            self._durable.outbox[partition].pop(row.number, None)
+            if not unsaid:
+                self._durable.kept.setdefault(partition, []).append((end, row))
         self._unpublished[partition] = left
 
     # --- time

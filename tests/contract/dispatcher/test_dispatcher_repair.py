@@ -21,9 +21,10 @@ from chargehand_dispatcher.shell.store import DispatcherStore, InboxGroup
 from chargehand_schemas.base import Item
 from chargehand_schemas.dispatch import JobTaskEnded, ResumeDue
 from chargehand_schemas.execution import AttemptEnded
-from chargehand_schemas.ids import job_task_id
+from chargehand_schemas.ids import item_id, job_task_id
 from chargehand_schemas.planning import JobInvocationScheduled, JobTasksPlanned, PlannedJobTask
 from chargehand_schemas.properties import ExecutionProperties
+from chargehand_schemas.reasons import JobTaskStatus
 from chargehand_schemas.topics import DISPATCH_EVENTS, EXECUTION_EVENTS, PLANNING_EVENTS
 
 INVOCATION = UUID(int=1)
@@ -165,7 +166,7 @@ async def test_what_is_not_kept_any_more_is_said_as_the_store_knows_it(
     assert said == {item.id for item in [*first, *then]} - {item.id for item in first if _is_about(item, 0)}
 
 
-async def test_what_a_successor_found_in_the_log_is_said_between_what_is_kept_from_before_and_from_after(
+async def test_what_a_successor_found_in_the_log_is_kept_as_well(
     repair: DispatcherRepair, open_store: Callable[[], DispatcherStore]
 ) -> None:
     store = open_store()
@@ -184,6 +185,30 @@ async def test_what_a_successor_found_in_the_log_is_said_between_what_is_kept_fr
     await repair.mend([cut(DISPATCH_EVENTS.name, 16, 4)])
     again = waiting(open_store())
     assert [item.id for item in again] == [item.id for item in [*first, *found, *last, *unsaid]]
+
+
+async def test_what_only_the_log_has_told_is_said_between_what_is_kept_from_before_and_from_after(
+    repair: DispatcherRepair, open_store: Callable[[], DispatcherStore]
+) -> None:
+    """As after a restore from a backup: the store knows it, and nobody keeps the words."""
+    store = open_store()
+    take(store, PLANNING_EVENTS.name, 2, *plan())
+    store.claim(late())
+    first = publish(store, 10)
+    known = open_store()
+    told = JobTaskEnded(
+        id=item_id("ended", job_task_id(INVOCATION, UUID(int=0))), time=datetime.now(UTC), job_invocation_id=INVOCATION,
+        job_task_id=job_task_id(INVOCATION, UUID(int=0)), host_id=UUID(int=0), host_name="web0", ordinal=0,
+        status=JobTaskStatus.SUCCEEDED, attempts=1,
+    )  # fmt: skip
+    known.restore(PARTITION, [told], 14, around())
+    take(known, EXECUTION_EVENTS.name, 2, ended(1))
+    last = publish(known, 16)
+    take(known, EXECUTION_EVENTS.name, 3, ended(2))
+    unsaid = waiting(known)
+    await repair.mend([cut(DISPATCH_EVENTS.name, 16, 4)])
+    again = waiting(open_store())
+    assert [item.id for item in again] == [item.id for item in [*first, told, *last, *unsaid]]
 
 
 def _is_about(item: Item, n: int) -> bool:

@@ -2,12 +2,12 @@
 
 from uuid import uuid4
 
-from chargehand_dispatcher.core.engine import Desk
+from chargehand_dispatcher.core.engine import Claimed, Desk, State, is_given_way, overtaken
 from chargehand_schemas.base import Item
 from chargehand_schemas.dispatch import ConcurrencyChanged
 from chargehand_schemas.planning import JobInvocationEdited
 
-from .test_invocations_and_desk import INVOCATION, NOON, desk, scheduled
+from .test_invocations_and_desk import INVOCATION, NOON, desk, plan, scheduled, task
 
 
 def edit(concurrency: int | None) -> JobInvocationEdited:
@@ -60,3 +60,17 @@ def test_rest_a_limit_that_the_own_log_tells_of_stays_when_schedule_and_edits_ar
     assert limit(restored) == 1
     assert restored.invocations[INVOCATION].edits == {first.command_id, second.command_id}
     assert said(restored) == []
+
+
+def test_rest_a_dispatch_that_nobody_heard_is_taken_back_when_the_own_log_tells_of_another_limit() -> None:
+    """A backup of a time line that was given up: said after the edit, its dispatch might exceed the limit."""
+    restored = taken(scheduled(concurrency=4), plan(0))
+    restored.apply(task(0), Claimed())
+    unheard = restored.outgoing()
+    later = said(taken(scheduled(concurrency=4), edit(1)))
+    (due,) = overtaken(unheard, later)
+    assert overtaken(unheard, []) == [] and overtaken(unheard, [*later, due]) == []
+    restored.take_back(due)
+    known = restored.job_tasks[task(0)]
+    assert (known.state, known.attempt, known.last_attempt, known.first_dispatched_at) == (State.WAITING, 0, 0, None)
+    assert is_given_way(due, restored.told, set())

@@ -242,6 +242,26 @@ class Desk:
         invocation = self.invocations[known.job_invocation_id]
         self._put(replace(uncount(invocation, known), is_ended=False))
 
+    def take_back(self, item: AttemptDue) -> None:
+        """A dispatch that nobody has heard, and that is overtaken: its job task waits as before."""
+        known = self.job_tasks.get(item.job_task_id)
+        if known is None or known.state is not State.DUE or known.attempt != item.attempt or known.is_cancelling:
+            return
+        self.told.add(item.job_task_id)
+        before, is_first = item.attempt - 1, known.first_dispatched_at == known.issued_at
+        self._lay(
+            replace(
+                known,
+                state=State.WAITING,
+                attempt=before,
+                last_attempt=before,
+                issued_at=None,
+                not_after=None,
+                run_deadline=None,
+                first_dispatched_at=None if is_first else known.first_dispatched_at,
+            )
+        )
+
     def end_restored(self, invocations: Iterable[UUID]) -> None:
         """Its own log is folded: an invocation whose last verdict is in it, and whose end is not, ends now."""
         now = self.surroundings.now
@@ -423,6 +443,18 @@ def beyond(items: Iterable[Item], known_until: datetime, folded_until: datetime)
             later.append(item)
             newest = item.time
     return later
+
+
+def overtaken(unheard: Iterable[Item], later: Iterable[Item]) -> list[AttemptDue]:
+    """Of what waits in the outbox of a restored store, dispatches of invocations whose limit its own log has changed since: said
+    after that, they might exceed it."""
+    edited = {item.job_invocation_id for item in later if isinstance(item, ConcurrencyChanged)}
+    ids = {item.id for item in later}
+    return [
+        item
+        for item in (unheard if edited else ())
+        if isinstance(item, AttemptDue) and item.job_invocation_id in edited and item.id not in ids
+    ]
 
 
 def is_given_way(item: Item, told: Collection[UUID], invocations: Collection[UUID]) -> bool:

@@ -30,6 +30,7 @@ from chargehand_dispatcher.core.engine import (
     TimePassed,
     beyond,
     is_given_way,
+    overtaken,
     word_to_all,
 )
 from chargehand_dispatcher.core.invocation import Invocation
@@ -326,9 +327,13 @@ class DispatcherStore:
         with self._database.transaction():
             known_until, log_clock = self._clocks_of(partition)
             later = beyond(items, at_us(known_until), at_us(max(known_until, log_clock)))
-            desk = self._lay([InboxGroup(partition, "", 0, tuple(later))], around)
+            unheard = (item for row in self._unpublished[partition] for item in row.items)
+            taken_back = overtaken(unheard, later)
+            desk = self._lay([InboxGroup(partition, "", 0, (*later, *taken_back))], around)
             for item in later:
                 desk.restore(item)
+            for due in taken_back:
+                desk.take_back(due)
             touched = {desk.job_tasks[one].job_invocation_id for one in desk.told if one in desk.job_tasks}
             desk.said.clear()
             self._save(desk)
@@ -340,8 +345,9 @@ class DispatcherStore:
                 "where partition = ?",
                 (next_offset, append_ms, log_clock, max(known_until, log_clock) if is_last else known_until, partition),
             )
-            self._database.execute(_KEPT_FROM, (next_offset, partition))
-            self._drop_said({item.id for item in items}, desk.told, touched, partition)
+            if later:
+                self._database.execute(_KEPT_FROM, (next_offset, partition))
+            self._drop_said({item.id for item in items}, desk.told, touched, partition, next_offset)
         return len(later)
 
     def _clocks_of(self, partition: int) -> tuple[int, int]:
@@ -368,14 +374,19 @@ class DispatcherStore:
                 "update job_task set look_at = ? where partition = ? and look_at > ?", (now, partition, now)
             )
 
-    def _drop_said(self, ids: set[UUID], told: set[UUID], touched: set[UUID], partition: int) -> None:
+    def _drop_said(self, ids: set[UUID], told: set[UUID], touched: set[UUID], partition: int, end: int) -> None:
+        """What a predecessor has published stands in the log up to `end` at most, and is kept; what gives way is not."""
         left: deque[OutboxRow] = deque()
+        which = "where partition = ? and number = ?"
         for row in self._unpublished[partition]:
-            items = [item for item in row.items if item.id not in ids and not is_given_way(item, told, touched)]
+            unsaid = [item for item in row.items if item.id not in ids]
+            items = [item for item in unsaid if not is_given_way(item, told, touched)]
             if items:
                 left.append(OutboxRow.of(row.partition, row.number, row.at_us, items))
+            elif unsaid:
+                self._database.execute(f"delete from outbox {which}", row.place)
             else:
-                self._database.execute("delete from outbox where partition = ? and number = ?", row.place)
+                self._database.execute(f"update outbox set next_offset = ? {which}", (end, *row.place))
         self._unpublished[partition] = left
 
     def tidy(self) -> None:
