@@ -209,7 +209,7 @@ BUGS = (
                 "        if token is None or self.store.owners.get(number) != token:\n            return\n",
                 "",
             ),
-            Edit(_PLANNER, "        if self.store.writes == read.writes:\n", "        if True:\n"),
+            Edit(_PLANNER, "        if self.store.writes == begun:\n", "        if True:\n"),
         ),
         ("stop",),
     ),

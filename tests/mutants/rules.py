@@ -230,6 +230,18 @@ RULES = (
         ("tail",),
     ),
     Mutant(
+        "RET-found",
+        "what a successor finds in the log is not kept, and cannot be said again when the log loses it",
+        (
+            Edit(
+                "chargehand.simulation.store",
+                "                self._durable.kept.setdefault(partition, []).append((end, row))\n",
+                "                pass\n",
+            ),
+        ),
+        ("tail", "crash", "slow"),
+    ),
+    Mutant(
         "CLK",
         "an agent starts whatever its clock says",
         (_NO_CLOCK,),
