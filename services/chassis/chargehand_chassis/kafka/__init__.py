@@ -4,7 +4,7 @@ from .admin import ensure_topics, group_members, topics_ready
 from .connection import TopicPartition, connection, partition_of
 from .dead_letters import DeadLetters
 from .followers import KeyringFollower, TopicFollower
-from .marks import Cut, Mark, check_log, find_cuts, is_cut
+from .marks import Cut, Mark, check_log, ends_of, find_cuts, is_cut
 from .patience import Patience
 from .publisher import Publisher
 from .reader import PartitionReader
@@ -25,6 +25,7 @@ __all__ = [
     "TopicPartition",
     "check_log",
     "connection",
+    "ends_of",
     "ensure_topics",
     "find_cuts",
     "group_members",

@@ -7,7 +7,7 @@ it grows again before anybody looks. An offset alone cannot tell: the record bel
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -89,6 +89,23 @@ async def find_cuts(settings: KafkaSettings, marks: Mapping[TopicPartition, Mark
             return [cut for cut in await _Comparison(consumer, marks).run() if cut is not None]
     except (KafkaError, TimeoutError) as error:
         raise TransientFailure(f"positions could not be compared with the log: {error!r}") from error
+    finally:
+        await consumer.stop()
+
+
+async def ends_of(settings: KafkaSettings, partitions: Sequence[TopicPartition]) -> dict[TopicPartition, int]:
+    """The ends of logs that hold anything, asked by a connection of its own. TransientFailure if Kafka does not answer."""
+    if not partitions:
+        return {}
+    consumer = AIOKafkaConsumer(**connection(settings), enable_auto_commit=False)
+    try:
+        async with asyncio.timeout(_WITHIN_S):
+            await consumer.start()
+            begins = await consumer.beginning_offsets(list(partitions))
+            ends = await consumer.end_offsets(list(partitions))
+            return {tp: end for tp, end in ends.items() if end > begins[tp]}
+    except (KafkaError, TimeoutError) as error:
+        raise TransientFailure(f"the ends of logs are not known: {error!r}") from error
     finally:
         await consumer.stop()
 

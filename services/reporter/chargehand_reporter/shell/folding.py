@@ -67,6 +67,10 @@ class Folding:
         self._store = store
         self._notify_within = notify_within
 
+    def positions(self) -> dict[tuple[str, int], int]:
+        """The next offset of each partition, as of the last transaction."""
+        return self._store.load_positions()
+
     def fold(
         self,
         messages: Sequence[Said],

@@ -18,7 +18,7 @@ from typing import Any
 
 import faust
 from chargehand_chassis.errors import TransientFailure
-from chargehand_chassis.kafka import Patience, connection
+from chargehand_chassis.kafka import Patience, TopicPartition, connection
 from faust.types.auth import SASLMechanism
 
 from .settings import ReporterSettings
@@ -151,6 +151,10 @@ class Pump:
     def _be_patient(self, has_news: bool) -> None:
         if self._patience is not None:
             self._patience.looked(has_news)
+
+    def assigned(self) -> list[TopicPartition]:
+        """The partitions that are read here, as far as Faust knows."""
+        return [TopicPartition(place.topic, place.partition) for place in self._app.consumer.assignment()]
 
     def lags(self, positions: dict[tuple[str, int], int]) -> dict[tuple[str, int], int]:
         """Records between a position and the end, of each partition assigned here and read at least once."""

@@ -27,6 +27,7 @@ from chargehand_chassis.kafka import (
     Rejected,
     TopicPartition,
     check_log,
+    ends_of,
     read_record,
     topics_ready,
 )
@@ -49,6 +50,7 @@ from chargehand_schemas.topics import (
 )
 
 from ..core.read_model import Said
+from ..core.stalls import Seen, Stalls, behind
 from .folding import Folded, Folding, Touched
 from .pump import Pump, Pumped, PumpedRecord
 from .settings import ReporterSettings
@@ -66,6 +68,8 @@ TOPICS_READ = (
     PROXY_EVENTS,
     PROGRESS_REPORTS,
 )
+_WHOLE = frozenset(topic.name for topic in TOPICS_READ if not topic.is_compacted)
+"""Those whose last record stays where it is."""
 _MANY_REPORTS = 64
 _MAX_UNACKNOWLEDGED = 4000
 _LATE = timedelta(seconds=5)
@@ -110,8 +114,7 @@ async def run(context: Context[ReporterSettings]) -> None:
 
 def checked_marks(store: FoldStore) -> dict[TopicPartition, Mark]:
     """What the store knows of the logs it read; compacted ones lose records by nature."""
-    whole = {topic.name for topic in TOPICS_READ if not topic.is_compacted}
-    return {TopicPartition(*place): mark for place, mark in store.load_marks().items() if place[0] in whole}
+    return {TopicPartition(*place): mark for place, mark in store.load_marks().items() if place[0] in _WHOLE}
 
 
 def group_of(store: FoldStore) -> str:
@@ -347,8 +350,7 @@ class Reporter:
 
     async def _look_after_things(self) -> None:
         """Lag, stalls, the keyring, and proxies that fall silent."""
-        stalled_since: float | None = None
-        last: dict[tuple[str, int], int] = {}
+        stalls = Stalls(self._settings.stall_after.total_seconds())
         while True:
             await asyncio.sleep(_LOOK_EVERY_S)
             failure = self._follower.failure()
@@ -359,12 +361,21 @@ class Reporter:
             lags = self._pump.lags(self._positions)
             for (topic, partition), lag in lags.items():
                 METRICS.consumer_lag.labels(f"{topic}/{partition}").set(lag)
-            moment = asyncio.get_running_loop().time()
-            is_stalled = any(lags.values()) and self._positions == last and self._unacknowledged == 0
-            stalled_since = (stalled_since or moment) if is_stalled else None
-            last = dict(self._positions)
-            if stalled_since is not None and moment - stalled_since > self._settings.stall_after.total_seconds():
-                raise TransientFailure(f"records wait and none arrives: {lags}")
+            assigned = self._pump.assigned()
+            moment_s = asyncio.get_running_loop().time()
+            seen = Seen(moment_s, len(assigned), self._positions, self._unacknowledged)
+            why = stalls.judge(seen) or (await self._why_behind(assigned) if stalls.is_to_be_asked(seen) else "")
+            if why:
+                raise TransientFailure(why)
+
+    async def _why_behind(self, assigned: Sequence[TopicPartition]) -> str:
+        try:
+            ends = await ends_of(self._settings, [place for place in assigned if place.topic in _WHOLE])
+        except TransientFailure as error:
+            self._log.warning("ends_not_known", why=str(error))
+            return ""
+        stored = await self._stored(self._folding.positions)
+        return behind({(place.topic, place.partition): end for place, end in ends.items()}, stored)
 
     async def _look_at_proxies(self) -> None:
         since = self._listening_since
