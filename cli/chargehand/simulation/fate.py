@@ -264,7 +264,8 @@ class Fate:
 
     def _disk(self, fault: Fault) -> None:
         if fault.extra < 0.5:
-            self._host(fault).full_until = self._cast.world.now + fault.size
+            host = self._host(fault)
+            host.full_until = max(host.full_until, self._cast.world.now + fault.size)
         else:
             self._agent(fault).journal_full_until = self._cast.world.now + fault.size
 

@@ -243,7 +243,7 @@ class Host:
             # The wrapper tries until there is room, and is seen to run until then.
             self.promises.stopped(directory.job_task_id, name.attempt)
             directory.is_over, directory.ends_at = True, self.full_until
-            self.world.after(self.full_until - self.world.now, lambda: self._end(name, boot))
+            self.world.after(self.full_until - self.world.now + 1e-6, lambda: self._end(name, boot))
             return
         directory.has_exit_file = True
         self.world.tell(f"host {self.name} ends {_short(directory, name)}: {directory.cause}")

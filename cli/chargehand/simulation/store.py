@@ -231,7 +231,7 @@ class MemoryStore:
         for item in later:
             self._place(item, partition)
             desk.restore(item)
-        for due in overtaken((item for row in self._unpublished[partition] for item in row.items), later):
+        for due in overtaken((item for row in self._unpublished[partition] for item in row.items), items, later):
             desk.take_back(due)
         touched = {durable.job_tasks[one].job_invocation_id for one in desk.told if one in durable.job_tasks}
         desk.said.clear()

@@ -68,8 +68,8 @@ def test_rest_a_dispatch_that_nobody_heard_is_taken_back_when_the_own_log_tells_
     restored.apply(task(0), Claimed())
     unheard = restored.outgoing()
     later = said(taken(scheduled(concurrency=4), edit(1)))
-    (due,) = overtaken(unheard, later)
-    assert overtaken(unheard, []) == [] and overtaken(unheard, [*later, due]) == []
+    (due,) = overtaken(unheard, later, later)
+    assert overtaken(unheard, later, []) == [] and overtaken(unheard, [due, *later], later) == []
     restored.take_back(due)
     known = restored.job_tasks[task(0)]
     assert (known.state, known.attempt, known.last_attempt, known.first_dispatched_at) == (State.WAITING, 0, 0, None)

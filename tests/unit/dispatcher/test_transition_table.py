@@ -314,6 +314,18 @@ def test_late_the_end_of_an_unknown_attempt_decides_while_its_retry_waits() -> N
     assert (failed.state, failed.tried, failed.unknown) == (State.WAITING, 1, ())
 
 
+def test_late_an_end_that_comes_while_the_retry_is_due_is_met_by_whichever_retry_gets_to_the_host() -> None:
+    """Rules LATE and FENCE: the retry never starts, and the next one must be told that nobody knew the end of the first."""
+    waiting = replace(WAITING, attempt=1, last_attempt=1, tried=1, unknown=(1,))
+    due = story(Claimed(), accepted(2), start=waiting, tries=3)
+    told = step(due, ended(0), at(1, tries=3)).job_task
+    again = step(told, AttemptNeverStarted(**about(2, why=NeverStartedWhy.TOMBSTONE)), at(2, tries=3)).job_task
+    third = step(again, Claimed(), at(3, tries=3))
+    assert [item.unknown for item in third.emits if isinstance(item, AttemptDue)] == [(1,)]
+    started_on_top = story(started(2), start=due, tries=3)
+    assert step(started_on_top, ended(0), at(1, tries=3)).job_task.unknown == ()
+
+
 def test_lost_an_attempt_nobody_can_speak_for_is_unknown_after_being_asked_in_vain() -> None:
     """Rule LOST: run_deadline 3640 s, margin 5 s, asked, readable for 30 s."""
     assert said(step(RUNNING, TimePassed(), at(3646))) == ["ResumeDue"]  # silent anyway

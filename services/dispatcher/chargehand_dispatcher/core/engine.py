@@ -445,11 +445,11 @@ def beyond(items: Iterable[Item], known_until: datetime, folded_until: datetime)
     return later
 
 
-def overtaken(unheard: Iterable[Item], later: Iterable[Item]) -> list[AttemptDue]:
-    """Of what waits in the outbox of a restored store, dispatches of invocations whose limit its own log has changed since: said
-    after that, they might exceed it."""
+def overtaken(unheard: Iterable[Item], said: Iterable[Item], later: Iterable[Item]) -> list[AttemptDue]:
+    """Of what waits in the outbox of a restored store and is not in its own log, `said`, dispatches of invocations whose limit has
+    changed there since (`later`): said after that, they might exceed it."""
     edited = {item.job_invocation_id for item in later if isinstance(item, ConcurrencyChanged)}
-    ids = {item.id for item in later}
+    ids = {item.id for item in (said if edited else ())}
     return [
         item
         for item in (unheard if edited else ())

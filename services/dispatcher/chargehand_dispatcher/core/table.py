@@ -452,7 +452,8 @@ TABLE: dict[type, tuple[Row, ...]] = {
     AttemptEnded: (
         _row(SLOT_STATES, _end),
         _row(_WAITS, _end_late, _is_of_unknown_end),
-        _row(SLOT_STATES, _note_end, _is_of_unknown_end),
+        # Before it starts, another attempt meets this one on the host and does not (FENCE): only if it is told that nobody knew its end.
+        _row(frozenset({State.RUNNING}), _note_end, _is_of_unknown_end),
     ),
     AttemptInterrupted: (_row(SLOT_STATES, _interrupt), _row(_UNENDED, _note_end, _is_of_unknown_end)),
     AttemptNeverStarted: (_row(SLOT_STATES, _never_started), _row(_UNENDED, _note_end, _is_of_unknown_end)),

@@ -328,7 +328,7 @@ class DispatcherStore:
             known_until, log_clock = self._clocks_of(partition)
             later = beyond(items, at_us(known_until), at_us(max(known_until, log_clock)))
             unheard = (item for row in self._unpublished[partition] for item in row.items)
-            taken_back = overtaken(unheard, later)
+            taken_back = overtaken(unheard, items, later)
             desk = self._lay([InboxGroup(partition, "", 0, (*later, *taken_back))], around)
             for item in later:
                 desk.restore(item)
