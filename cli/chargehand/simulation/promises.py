@@ -12,7 +12,7 @@ from uuid import UUID
 
 from chargehand_schemas.base import Item
 from chargehand_schemas.dispatch import AttemptDue, ConcurrencyChanged, JobTaskEnded, JobTaskStatusChanged
-from chargehand_schemas.execution import AttemptEnded, AttemptNeverStarted
+from chargehand_schemas.execution import AttemptEnded, AttemptInterrupted, AttemptNeverStarted
 from chargehand_schemas.hosts import HostCheckedIn
 from chargehand_schemas.planning import JobInvocationCancelRequested, JobInvocationEdited, JobInvocationScheduled
 from chargehand_schemas.properties import ExecutionProperties
@@ -61,6 +61,7 @@ class Promises:
         self._dues: dict[Attempt, AttemptDue] = {}
         self._never: set[Attempt] = set()
         self._done: set[UUID] = set()
+        self._interrupted: set[Attempt] = set()
         self._heard: set[UUID] = set()
 
     # --- on the hosts
@@ -118,11 +119,17 @@ class Promises:
         elif isinstance(item, JobInvocationScheduled):
             self._properties[item.job_invocation_id] = item.properties
             self._limits.setdefault(item.job_invocation_id, item.properties.concurrency)
+        elif isinstance(item, AttemptInterrupted):
+            self._interrupted.add((item.job_task_id, item.attempt))
         elif isinstance(item, AttemptEnded) and item.exit_status == 0:
-            self._succeeded.setdefault(item.job_task_id, now)
+            # Of one that was answered with `interrupted`, as a boot took its record, an agent may say later how it ended: a retry of
+            # what was interrupted may do the work again (docs/protocol.md section 4).
+            if (item.job_task_id, item.attempt) not in self._interrupted:
+                self._succeeded.setdefault(item.job_task_id, now)
         elif isinstance(item, HostCheckedIn):
-            # Not from the future, whatever the clock of the agent that vouches for it says.
-            self._check_ins[item.host_id, item.proxy] = min(item.checked_in_at, now)
+            # Not from the future, whatever the clock of the agent that vouches for it says; and the newest counts (rule CHK).
+            key, at = (item.host_id, item.proxy), min(item.checked_in_at, now)
+            self._check_ins[key] = max(at, self._check_ins.get(key, at))
 
     def forget(self, items: Iterable[Item]) -> None:
         """These were lost with the end of a log. Where a host knows no locks nobody can say again what was in them, if the agent had
