@@ -198,6 +198,12 @@ def test_fence_the_binders_own_earlier_attempts_are_named_even_if_the_dispatcher
     assert (command.earlier, command.unknown) == ((1, 3), (1,))
 
 
+def test_fence_one_that_nobody_looked_at_is_told_to_the_host_as_of_unknown_end() -> None:
+    """Rules ONE and FENCE."""
+    command = command_of(bind(due(4, earlier=(1, 2, 3), unknown=(3,), unlooked=(1, 3)), bindings=[]))
+    assert (command.earlier, command.unknown) == ((1, 2, 3), (1, 3))
+
+
 def test_a_host_may_say_which_script_provider_reaches_it_and_no_other() -> None:
     def provider(template_type: str, wanted: str) -> str:
         invocation = RUNNING.model_copy(update={"provider_type": template_type})
