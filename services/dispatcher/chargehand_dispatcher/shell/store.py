@@ -555,7 +555,7 @@ class DispatcherStore:
     def _claim_run(self, desk: Desk, run: Sequence[JobTask]) -> None:
         """One after another in the order of claims; new ones of one queue are answered at once."""
         first = run[0]
-        if all(is_new(one) for one in run):
+        if is_new(first):
             answer = claim_of_all(first.job_invocation_id, first.proxy, desk.circumstances(first))
             if answer is not None:
                 self._save_alike(desk, desk.claim_alike(answer, run))
