@@ -273,6 +273,7 @@ class Fate:
         agent = self._agent(fault)
         agent.crash()
         agent.lose_journal()
+        self._cast.promises.journal_was_lost(self._cast.world.instant())
         self._restart(agent, 1.0 + fault.extra * 10)
 
     def _restore(self, fault: Fault) -> None:

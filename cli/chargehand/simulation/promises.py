@@ -12,7 +12,7 @@ from uuid import UUID
 
 from chargehand_schemas.base import Item
 from chargehand_schemas.dispatch import AttemptDue, ConcurrencyChanged, JobTaskEnded, JobTaskStatusChanged
-from chargehand_schemas.execution import AttemptEnded, AttemptInterrupted, AttemptNeverStarted
+from chargehand_schemas.execution import AttemptEnded, AttemptInterrupted, AttemptNeverStarted, AttemptReleased
 from chargehand_schemas.hosts import HostCheckedIn
 from chargehand_schemas.planning import JobInvocationCancelRequested, JobInvocationEdited, JobInvocationScheduled
 from chargehand_schemas.properties import ExecutionProperties
@@ -62,6 +62,8 @@ class Promises:
         self._never: set[Attempt] = set()
         self._done: set[UUID] = set()
         self._interrupted: set[Attempt] = set()
+        self._released: dict[Attempt, datetime] = {}
+        self._journal_lost_at: datetime | None = None
         self._heard: set[UUID] = set()
 
     # --- on the hosts
@@ -93,10 +95,20 @@ class Promises:
             raise BrokenPromise(
                 "two at once", f"{job_task_id}/{attempt}", f"beside {sorted(self.running[job_task_id])}"
             )
-        if job_task_id in self.verdicts:
+        if job_task_id in self.verdicts and not self._may_be_repeated(key):
             raise BrokenPromise("nothing after the verdict", f"{job_task_id}/{attempt}", "started after the verdict")
         if due is not None and now > due.not_after + timedelta(seconds=self.margin_s):
             raise BrokenPromise("limits", f"{job_task_id}/{attempt}", f"started at {now}, not after {due.not_after}")
+
+    def _may_be_repeated(self, key: Attempt) -> bool:
+        """The one journal that could have started it released it, and was lost after that: nobody knows of it any more, and a verdict
+        that rests on its word is past (docs/protocol.md section 4)."""
+        released_at = self._released.get(key)
+        return released_at is not None and self._journal_lost_at is not None and self._journal_lost_at > released_at
+
+    def journal_was_lost(self, now: datetime) -> None:
+        """An agent begins with an empty one."""
+        self._journal_lost_at = now
 
     def stopped(self, job_task_id: UUID, attempt: int, *, has_succeeded: bool = False) -> None:
         """It runs no more; `has_succeeded`: its host has noted that it exited with 0."""
@@ -119,6 +131,9 @@ class Promises:
         elif isinstance(item, JobInvocationScheduled):
             self._properties[item.job_invocation_id] = item.properties
             self._limits.setdefault(item.job_invocation_id, item.properties.concurrency)
+        elif isinstance(item, AttemptReleased):
+            if item.proves_never_started:
+                self._released.setdefault((item.job_task_id, item.attempt), now)
         elif isinstance(item, AttemptInterrupted):
             self._interrupted.add((item.job_task_id, item.attempt))
         elif isinstance(item, AttemptEnded) and item.exit_status == 0:
