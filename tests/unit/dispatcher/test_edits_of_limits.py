@@ -74,3 +74,12 @@ def test_rest_a_dispatch_that_nobody_heard_is_taken_back_when_the_own_log_tells_
     known = restored.job_tasks[task(0)]
     assert (known.state, known.attempt, known.last_attempt, known.first_dispatched_at) == (State.WAITING, 0, 0, None)
     assert is_given_way(due, restored.told, set())
+
+
+def test_rest_an_edit_that_the_own_log_repeats_takes_nothing_back() -> None:
+    """Two edits said in one instant, and the first one appended again by a relay."""
+    first, second = said(taken(scheduled(concurrency=4), edit(3), edit(1)))
+    restored = taken(scheduled(concurrency=4))
+    for item in (first, second, first):
+        restored.restore(item)
+    assert limit(restored) == 1

@@ -174,7 +174,10 @@ class Desk:
                 known = self._invocation(item)
                 self._put(replace(known, due_said_at=known.due_said_at or item.time))
             case ConcurrencyChanged():
-                self._put(with_concurrency(self._invocation(item), item.concurrency, item.command_id))
+                known = self._invocation(item)
+                # A repeat may be as old as the last one: said in the same instant, before it.
+                if item.command_id not in known.edits:
+                    self._put(with_concurrency(known, item.concurrency, item.command_id))
             case JobInvocationEnded():
                 self._put(replace(self._invocation(item), is_ended=True))
             case _:
