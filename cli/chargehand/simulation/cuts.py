@@ -50,8 +50,7 @@ def mend(bus: Bus, durable: Durable, now: datetime) -> None:
             _say_again(durable, number, cut.held, now)
         else:
             durable.inbox[cut.place.topic, number] = cut.held
-    if cuts:
-        _ask_for_all(durable, now)
+    _ask_for_all(durable, now)
 
 
 def _say_again(durable: Durable, number: int, held: int, now: datetime) -> None:
