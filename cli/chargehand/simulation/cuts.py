@@ -61,7 +61,7 @@ def _say_again(durable: Durable, number: int, held: int, now: datetime) -> None:
     states: list[Item] = []
     if kept_from > held:
         states = between(_items(before), _states(durable, number, now), _items([*after, *rows.values()]))
-    # What is published already has numbers of its own no more.
+    # In front of what was never published, in this order.
     first = min(rows, default=durable.numbers[number] + 1)
     again = [*(row.items for row in before), *([tuple(states)] if states else []), *(row.items for row in after)]
     for place, items in enumerate(again, first - len(again)):

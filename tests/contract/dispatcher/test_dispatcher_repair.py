@@ -111,11 +111,28 @@ def waiting(store: DispatcherStore) -> list[Item]:
     return [item for row in store.outbox() for item in row.items]
 
 
-def one_ran(store: DispatcherStore) -> tuple[list[Item], list[Item]]:
-    """Three job tasks are dispatched, one of them ends: what is said up to offset 10, and from there up to 14."""
+def ids(items: list[Item]) -> list[UUID]:
+    return [item.id for item in items]
+
+
+def dispatched(store: DispatcherStore) -> list[Item]:
+    """Three job tasks are dispatched; what is said of it, up to offset 10."""
     take(store, PLANNING_EVENTS.name, 2, *plan())
     store.claim(late())
-    first = publish(store, 10)
+    return publish(store, 10)
+
+
+def the_others_end(store: DispatcherStore) -> list[Item]:
+    """The second is said to have ended, up to offset 16; of the third that waits to be published."""
+    take(store, EXECUTION_EVENTS.name, 2, ended(1))
+    said = publish(store, 16)
+    take(store, EXECUTION_EVENTS.name, 3, ended(2))
+    return [*said, *waiting(store)]
+
+
+def one_ran(store: DispatcherStore) -> tuple[list[Item], list[Item]]:
+    """Three job tasks are dispatched, one of them ends: what is said up to offset 10, and from there up to 14."""
+    first = dispatched(store)
     take(store, EXECUTION_EVENTS.name, 1, ended(0))
     return first, publish(store, 14)
 
@@ -170,21 +187,15 @@ async def test_what_a_successor_found_in_the_log_is_kept_as_well(
     repair: DispatcherRepair, open_store: Callable[[], DispatcherStore]
 ) -> None:
     store = open_store()
-    take(store, PLANNING_EVENTS.name, 2, *plan())
-    store.claim(late())
-    first = publish(store, 10)
+    first = dispatched(store)
     take(store, EXECUTION_EVENTS.name, 1, ended(0))
     found = waiting(store)
-    store = open_store()
-    store.restore(PARTITION, found, 14, around())
-    assert waiting(store) == []
-    take(store, EXECUTION_EVENTS.name, 2, ended(1))
-    last = publish(store, 16)
-    take(store, EXECUTION_EVENTS.name, 3, ended(2))
-    unsaid = waiting(store)
+    successor = open_store()
+    successor.restore(PARTITION, found, 14, around())
+    assert waiting(successor) == []
+    then = the_others_end(successor)
     await repair.mend([cut(DISPATCH_EVENTS.name, 16, 4)])
-    again = waiting(open_store())
-    assert [item.id for item in again] == [item.id for item in [*first, *found, *last, *unsaid]]
+    assert ids(waiting(open_store())) == ids([*first, *found, *then])
 
 
 async def test_what_only_the_log_has_told_is_said_between_what_is_kept_from_before_and_from_after(
@@ -192,23 +203,17 @@ async def test_what_only_the_log_has_told_is_said_between_what_is_kept_from_befo
 ) -> None:
     """As after a restore from a backup: the store knows it, and nobody keeps the words."""
     store = open_store()
-    take(store, PLANNING_EVENTS.name, 2, *plan())
-    store.claim(late())
-    first = publish(store, 10)
-    known = open_store()
+    first = dispatched(store)
     told = JobTaskEnded(
         id=item_id("ended", job_task_id(INVOCATION, UUID(int=0))), time=datetime.now(UTC), job_invocation_id=INVOCATION,
         job_task_id=job_task_id(INVOCATION, UUID(int=0)), host_id=UUID(int=0), host_name="web0", ordinal=0,
         status=JobTaskStatus.SUCCEEDED, attempts=1,
     )  # fmt: skip
-    known.restore(PARTITION, [told], 14, around())
-    take(known, EXECUTION_EVENTS.name, 2, ended(1))
-    last = publish(known, 16)
-    take(known, EXECUTION_EVENTS.name, 3, ended(2))
-    unsaid = waiting(known)
+    restored = open_store()
+    restored.restore(PARTITION, [told], 14, around())
+    then = the_others_end(restored)
     await repair.mend([cut(DISPATCH_EVENTS.name, 16, 4)])
-    again = waiting(open_store())
-    assert [item.id for item in again] == [item.id for item in [*first, told, *last, *unsaid]]
+    assert ids(waiting(open_store())) == ids([*first, told, *then])
 
 
 def _is_about(item: Item, n: int) -> bool:

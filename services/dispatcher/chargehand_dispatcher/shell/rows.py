@@ -77,8 +77,10 @@ def _dump(document: Any) -> str:
     return to_json(document).decode()
 
 
-def job_task_row(job_task: JobTask, partition: int, look_at: datetime | None) -> tuple[Any, ...]:
-    """The values of JOB_TASK_COLUMNS."""
+def job_task_row(
+    job_task: JobTask, partition: int, look_at: datetime | None, body: str | None = None
+) -> tuple[Any, ...]:
+    """The values of JOB_TASK_COLUMNS; `body`: the last of them, where it is known."""
     return (
         job_task.job_task_id.bytes,
         partition,
@@ -90,7 +92,7 @@ def job_task_row(job_task: JobTask, partition: int, look_at: datetime | None) ->
         as_us(job_task.due_at),
         to_us(look_at),
         int(job_task.is_cancelling),
-        _job_task_body(job_task),
+        _job_task_body(job_task) if body is None else body,
     )
 
 
@@ -100,20 +102,8 @@ def job_task_rows_alike(
     """job_task_row of job tasks that differ in nothing but who they are and when they were due."""
     first = job_tasks[0]
     rest = _job_task_body(first).removeprefix(f"[{_dump(first.host_name)}")
-    common = (first.state.value, to_us(look_at), int(first.is_cancelling))
     for one in job_tasks:
-        yield (
-            one.job_task_id.bytes,
-            partition,
-            one.job_invocation_id.bytes,
-            one.host_id.bytes,
-            one.proxy,
-            one.ordinal,
-            common[0],
-            as_us(one.due_at),
-            *common[1:],
-            f"[{_dump(one.host_name)}{rest}",
-        )
+        yield job_task_row(one, partition, look_at, f"[{_dump(one.host_name)}{rest}")
 
 
 def never_dispatched(job_task_id: bytes, host_id: bytes, ordinal: int, body: str) -> Same | None:
