@@ -157,6 +157,15 @@ async def test_what_was_issued_before_the_host_booted_is_not_started(world: Worl
     assert isinstance((await look(connection, look_order(order)))[-1], Interrupted)
 
 
+async def test_what_a_look_took_for_interrupted_never_starts_and_stays_interrupted(world: World) -> None:
+    """Rule BOOT: a start may be on its way, by a clock that has stepped back since."""
+    connection, order = await world.open(), start_order("echo it")
+    since = look_order(order, issued_ago=timedelta(days=100 * 365))
+    assert isinstance((await look(connection, since))[-1], Interrupted)
+    assert [type(one) for one in await start(connection, order)] == [Interrupted]
+    assert [type(one) for one in await look(connection, look_order(order))] == [Interrupted]
+
+
 async def test_an_earlier_attempt_that_runs_fences_a_later_one(world: World) -> None:
     """Rule FENCE."""
     first = start_order("echo first; sleep 0.5")

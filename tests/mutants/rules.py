@@ -128,6 +128,18 @@ RULES = (
         ("reboot", "crash"),
     ),
     Mutant(
+        "BOOT-bar",
+        "a look that answers interrupted for a boot does not bar the start",
+        (
+            Edit(
+                _HOSTS,
+                "                self.directories[name] = Directory(job_task_id, self.world.now, self.boot, is_buried=True, is_lost=True)",
+                "                pass",
+            ),
+        ),
+        ("reboot", "clock", "stop", "repeat"),
+    ),
+    Mutant(
         "KEEP",
         "an attempt's directory is tidied away when it has ended",
         (

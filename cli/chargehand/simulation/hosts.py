@@ -49,14 +49,15 @@ class Job(NamedTuple):
 
 @dataclass
 class Directory:
-    """An attempt's directory. Neither started nor buried: reserved. `is_superseded`: buried by a later attempt;
-    `is_over`: nothing runs any more, and its end waits for room on the disk."""
+    """An attempt's directory. Neither started nor buried: reserved. `is_superseded`: buried by a later attempt; `is_lost`: by a
+    look after a boot that may have taken it away; `is_over`: nothing runs any more, and its end waits for room on the disk."""
 
     job_task_id: UUID
     reserved_at: float
     boot: int
     is_buried: bool = False
     is_superseded: bool = False
+    is_lost: bool = False
     started_at: float | None = None
     ends_at: float = 0.0
     cause: EndCause = EndCause.EXITED
@@ -211,8 +212,11 @@ class Host:
     def _begin(self, name: Name, terms: StartTerms, watch: Watch) -> None:
         """The second mkdir: the point of no return."""
         directory = self.directories.get(name)
-        if directory is None or directory.is_buried:
+        if directory is None:
             watch.see(NeverStartedSeen(watch.visit, NeverStartedWhy.TOMBSTONE))
+            return
+        if directory.is_buried:
+            watch.see(self._buried(directory, watch))
             return
         if directory.is_locked and self.world.now < self.full_until:
             watch.see(RefusalSeen(watch.visit, "disk_full", "no room for `started`"))
@@ -266,10 +270,20 @@ class Host:
             self._follow(name, watch, is_cancel=is_cancel)
         elif has_booted:
             # A later attempt's tombstone says nothing of what the boot may have taken away.
-            watch.see(InterruptionSeen(watch.visit, "booted since it was issued", self._boot_id))
+            if directory is None:
+                self.directories[name] = Directory(job_task_id, self.world.now, self.boot, is_buried=True, is_lost=True)
+            watch.see(self._lost(watch))
         else:
             self.directories[name] = Directory(job_task_id, self.world.now, self.boot, is_buried=True)
             watch.see(NeverStartedSeen(watch.visit, NeverStartedWhy.TOMBSTONE))
+
+    def _buried(self, directory: Directory, watch: Watch) -> Observation:
+        if directory.is_lost:
+            return self._lost(watch)
+        return NeverStartedSeen(watch.visit, NeverStartedWhy.TOMBSTONE)
+
+    def _lost(self, watch: Watch) -> Observation:
+        return InterruptionSeen(watch.visit, "booted since it was issued", self._boot_id)
 
     @property
     def _boot_id(self) -> str:
@@ -282,7 +296,7 @@ class Host:
         if directory.started_at is None and not directory.is_buried:
             self._wait_for_start(name, directory, watch, is_cancel)
         elif directory.started_at is None:
-            watch.see(NeverStartedSeen(watch.visit, NeverStartedWhy.TOMBSTONE))
+            watch.see(self._buried(directory, watch))
         else:
             if is_cancel:
                 self._cancel(name, directory)

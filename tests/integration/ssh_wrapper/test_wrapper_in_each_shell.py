@@ -398,16 +398,18 @@ async def test_absence_proves_nothing_on_a_host_that_booted_since(host: ShellHos
     conversation = await host.open(order.job_task_id)
     conversation.give(look_order(order, issued_ago=conversation.uptime + SECOND))
     (answer,) = [answer async for answer in conversation.heard()]
-    assert isinstance(answer, Interrupted) and not host.record(order).exists()
+    assert isinstance(answer, Interrupted) and host.record(order).read_text() == "tombstone booted -\n"
+    assert isinstance((await host.run(order))[-1], Interrupted)
 
 
 async def test_absence_proves_nothing_about_an_attempt_older_than_records_are_kept(host: ShellHost) -> None:
     """Rule KEEP."""
-    order = look_order(start_order("true"), issued_ago=timedelta(days=15))
+    order = start_order("true")
     conversation = await host.open(order.job_task_id)
-    conversation.give(order, uptime=timedelta(days=100))
+    conversation.give(look_order(order, issued_ago=timedelta(days=15)), uptime=timedelta(days=100))
     (answer,) = [answer async for answer in conversation.heard()]
     assert isinstance(answer, Interrupted) and "older" in answer.detail
+    assert await host.run(order) == [answer]
 
 
 async def test_a_torn_exit_record_is_none(host: ShellHost) -> None:

@@ -59,7 +59,7 @@ class Place(NamedTuple):
 @dataclass(slots=True)
 class Record:
     """What a directory holds: a tombstone (no behaviour), or an attempt that was started, and who ended it when.
-    `is_closed`: a tombstone that a later attempt has made."""
+    `is_closed`: a tombstone that a later attempt has made; `is_lost`: one of a look after a boot that may have taken it away."""
 
     behaviour: Behaviour | None
     name: str = ""
@@ -69,6 +69,7 @@ class Record:
     cancelled_at: float | None = None
     was_cut: bool = False
     is_closed: bool = False
+    is_lost: bool = False
 
     @property
     def ends_at(self) -> float:
@@ -163,10 +164,11 @@ class SimulatedProvider:
         later = boots[record.boot] if len(boots) > record.boot else None
         return later if later is not None and later < record.ends_at else None
 
-    def bury(self, place: Place, *, for_later: bool = False) -> None:
-        """Take the lock with a tombstone; `for_later`: so that a later attempt may start."""
-        self._append("l" if for_later else "t", *place)
-        self._records[place] = Record(None, is_closed=for_later)
+    def bury(self, place: Place, *, for_later: bool = False, is_lost: bool = False) -> None:
+        """Take the lock with a tombstone; `for_later`: so that a later attempt may start; `is_lost`: because it may have run."""
+        kind = "l" if for_later else "u" if is_lost else "t"
+        self._append(kind, *place)
+        self._records[place] = _tombstone(kind)
 
     def begin(self, place: Place, behaviour: Behaviour, name: str, lasts_at_most: timedelta) -> Record:
         """The point of no return: written before the attempt exists."""
@@ -226,14 +228,18 @@ class SimulatedProvider:
                 if self.clock() - started_at < KEPT_FOR_S and number in behaviours:
                     place = Place(host_id, path, attempt)
                     self._records[place] = Record(behaviours[number], name, started_at, limit_at, boot)
-            case ["t" | "l" as kind, host_id, path, attempt]:
-                self._records[Place(host_id, path, attempt)] = Record(None, is_closed=kind == "l")
+            case ["t" | "l" | "u" as kind, host_id, path, attempt]:
+                self._records[Place(host_id, path, attempt)] = _tombstone(kind)
             case ["c", host_id, path, attempt, at]:
                 record = self._records.get(Place(host_id, path, attempt))
                 if record is not None:
                     record.cancelled_at = at
             case ["r", host_id, at]:
                 self._boots.setdefault(host_id, []).append(at)
+
+
+def _tombstone(kind: str) -> Record:
+    return Record(None, is_closed=kind == "l", is_lost=kind == "u")
 
 
 def _rows(path: Path) -> Iterator[list[Any]]:
@@ -301,7 +307,9 @@ class SimulatedHost:
         place = Place(self._target.host_id, order.lock_path, order.attempt)
         record = self._provider.find(place)
         if (record is None or record.is_closed) and self._has_rebooted(order):
-            yield Interrupted("booted since it was issued, and nothing of it is left", self._boot_id)
+            if record is None:
+                self._provider.bury(place, is_lost=True)
+            yield self._lost()
             return
         if record is None:
             self._provider.bury(place)
@@ -311,6 +319,9 @@ class SimulatedHost:
             self._provider.cancel(place, record)
         async for observation in self._follow(place, record, order.offsets, order.output_cap_bytes, True, -1):
             yield observation
+
+    def _lost(self) -> Interrupted:
+        return Interrupted("booted since it was issued, and nothing of it is left", self._boot_id)
 
     @property
     def _boot_id(self) -> str:
@@ -372,7 +383,7 @@ class SimulatedHost:
     ) -> AsyncIterator[Observation]:
         """Started, output as it appears, the end."""
         if record.behaviour is None:
-            yield NeverStarted("tombstone")
+            yield self._lost() if record.is_lost else NeverStarted("tombstone")
             return
         provider = self._provider
         given = {"stdout": offsets.get("stdout", 0), "stderr": offsets.get("stderr", 0)}

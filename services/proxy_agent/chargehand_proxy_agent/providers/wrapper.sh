@@ -8,8 +8,9 @@
 #            either starts the script (first line `started`) or makes sure that nobody ever does (first line `tombstone`).
 #            Lines are only appended, and of each kind the first whole one counts:
 #              started BOOT SUPERVISOR BEGAN LIMIT   (boot id, pid, uptimes in 1/100 s)
-#              tombstone WHY BY WORDS                (tombstone, late, fenced, barred; the attempt that fenced it, `later` for
-#                                                     one that a later attempt closed, or -; why the user could not be had)
+#              tombstone WHY BY WORDS                (tombstone, late, fenced, barred, booted, aged; the attempt that fenced it,
+#                                                     `later` for one that a later attempt closed, or -; why the user could not
+#                                                     be had)
 #              warden PID BORN                       (of an attempt that runs as another user: see warden.sh)
 #              pid PID BORN                          (leader of the script's session and its start time)
 #              cage PATH                             (the cgroup it was moved to, see adopt)
@@ -575,10 +576,11 @@ look() {
     enter
     settle "$name"
     if [ $state = absent ]; then
-        [ -z "$rebooted" ] || last interrupted 0 0 "the host booted after the attempt was issued, and has no record of it"
-        [ -z "$old" ] || last interrupted 0 0 "the attempt is older than the records kept on the host"
-        ! claim "$name" 'tombstone tombstone -' || last never tombstone -
-        settle "$name"
+        # Also what may have run must not start hereafter: the clock that this look was reckoned by can step back.
+        why=tombstone fence=- state=tombstone
+        [ -z "$old" ] || why=aged
+        [ -z "$rebooted" ] || why=booted
+        claim "$name" "tombstone $why -" || settle "$name"
         [ $state != absent ] || complain "$name"
     fi
     report
@@ -606,7 +608,11 @@ report() {
 }
 # What a later attempt has closed may have run, if the host has booted since: the boot can have taken its record away.
 tell_never() {
-    [ "$why" != barred ] || last barred "$words"
+    case $why in
+    barred) last barred "$words" ;;
+    booted) last interrupted 0 0 "the host booted after the attempt was issued, and has no record of it" ;;
+    aged) last interrupted 0 0 "the attempt is older than the records kept on the host" ;;
+    esac
     [ "$fence" = later ] || last never $why $fence
     [ -z "${rebooted-}" ] || last interrupted 0 0 "the host booted after the attempt was issued, and a later attempt has closed it"
     last never $why -
