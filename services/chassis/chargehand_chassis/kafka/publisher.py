@@ -50,7 +50,7 @@ class Publisher:
             linger_ms=0,
             max_batch_size=512 * 1024,
             max_request_size=1024 * 1024,
-            compression_type="lz4",
+            compression_type="zstd",
             request_timeout_ms=10_000,
         )
         await producer.start()

@@ -6,7 +6,9 @@ Owns the checks that need no state: who speaks, and whether it is said where the
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from functools import lru_cache
 from typing import Any
+from uuid import UUID
 
 from chargehand_chassis.kafka import Received, Rejected, TopicPartition, partition_of
 from chargehand_chassis.kafka.records import KafkaRecord
@@ -27,7 +29,13 @@ def is_in_place(message: Received, item: Item, partitions: int) -> bool:
     """An item stands in the partition of its invocation: nobody speaks past the position of its owner."""
     if not isinstance(item, InvocationItem):
         return True
-    return partition_of(str(item.job_invocation_id), partitions) == message.partition
+    return _place_of(item.job_invocation_id, partitions) == message.partition
+
+
+# Items of one invocation come together.
+@lru_cache(maxsize=1024)
+def _place_of(job_invocation_id: UUID, partitions: int) -> int:
+    return partition_of(str(job_invocation_id), partitions)
 
 
 def parts_of(

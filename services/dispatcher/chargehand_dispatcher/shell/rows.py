@@ -6,7 +6,7 @@ ids are their 16 bytes: the same in both databases.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from itertools import groupby
@@ -15,7 +15,7 @@ from uuid import UUID
 
 from chargehand_schemas import dispatch
 from chargehand_schemas.base import MAX_ITEMS_PER_MESSAGE, MAX_MESSAGE_BYTES, InvocationItem, Item
-from chargehand_schemas.batches import Outgoing, Packed, pack, put_together
+from chargehand_schemas.batches import Packed, put_together
 from chargehand_schemas.properties import ExecutionProperties
 from chargehand_schemas.reasons import JobTaskStatus, Reason
 from chargehand_schemas.topics import DISPATCH_EVENTS
@@ -47,8 +47,8 @@ def from_us(moment_us: int | None) -> datetime | None:
     return None if moment_us is None else at_us(moment_us)
 
 
-def _hex(ids: Iterable[UUID]) -> str:
-    return ",".join(sorted(one.hex for one in ids))
+def _hex(ids: Collection[UUID]) -> str:
+    return ",".join(sorted(one.hex for one in ids)) if ids else ""
 
 
 def _ids(text: str) -> frozenset[UUID]:
@@ -370,10 +370,17 @@ def _is_alike(before: OutboxRow, row: OutboxRow) -> bool:
 def _message(rows: Sequence[OutboxRow]) -> Iterator[Packed]:
     """One, or as many as one row that is too large for one needs."""
     documents = [document for row in rows for document in row.documents]
-    if len(rows) == 1 and sum(map(len, documents)) + len(documents) + _FRAME_BYTES > MAX_MESSAGE_BYTES:
-        outgoing = (Outgoing(DISPATCH_EVENTS.name, rows[0].key, item) for item in rows[0].items)
-        yield from pack((out, rows[0].partition) for out in outgoing)
-    elif rows:
-        first, last = rows[0], rows[-1]
-        ids = (first.ids[0], last.ids[1])
-        yield put_together(DISPATCH_EVENTS.name, first.partition, first.key, first.model, documents, ids)
+    if not documents:
+        return
+    first, last = rows[0], rows[-1]
+    for start, end in _cuts(documents):
+        ids = (
+            first.ids[0] if start == 0 else _id_of(documents[start]),
+            last.ids[1] if end == len(documents) else _id_of(documents[end - 1]),
+        )
+        yield put_together(DISPATCH_EVENTS.name, first.partition, first.key, first.model, documents[start:end], ids)
+
+
+def _id_of(document: bytes) -> str:
+    found: str = from_json(document)["id"]
+    return found
