@@ -4,18 +4,20 @@ import sqlite3
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 from uuid import UUID, uuid4
 
 import psycopg
 import pytest
 from chargehand_dispatcher.core.engine import Surroundings
+from chargehand_dispatcher.core.rules import Timers
 from chargehand_dispatcher.shell.database import Database, PostgresDatabase, SqliteDatabase
+from chargehand_dispatcher.shell.rows import as_us
 from chargehand_dispatcher.shell.schema import STEPS
 from chargehand_dispatcher.shell.store import DispatcherStore, InboxGroup, LostPartition
 from chargehand_schemas.base import Item
 from chargehand_schemas.dispatch import AttemptDue, JobInvocationEnded, JobTaskEnded
-from chargehand_schemas.execution import AttemptEnded, AttemptReleased
+from chargehand_schemas.execution import AttemptAccepted, AttemptEnded, AttemptReleased, AttemptStarted
 from chargehand_schemas.hosts import HostCheckedIn
 from chargehand_schemas.ids import job_task_id
 from chargehand_schemas.planning import (
@@ -30,6 +32,7 @@ from chargehand_schemas.reasons import ReleaseReason
 
 INVOCATION = UUID(int=1)
 TOPIC = "planning"
+Word = TypeVar("Word", AttemptAccepted, AttemptStarted)
 
 
 def around(**more: Any) -> Surroundings:
@@ -107,6 +110,14 @@ def ended(n: int, attempt: int = 1, code: int = 0) -> AttemptEnded:
         id=uuid4(), time=datetime.now(UTC), job_invocation_id=INVOCATION, attempt=attempt,
         job_task_id=job_task_id(INVOCATION, UUID(int=n)), host_id=UUID(int=n), proxy="dmz", agent_id="a1",
         agent_boot_id=UUID(int=6), journal_id=UUID(int=7), exit_status=code, ended_at=datetime.now(UTC),
+    )  # fmt: skip
+
+
+def word(model: type[Word], n: int, **more: Any) -> Word:
+    return model(
+        id=uuid4(), time=datetime.now(UTC), job_invocation_id=INVOCATION, attempt=1,
+        job_task_id=job_task_id(INVOCATION, UUID(int=n)), host_id=UUID(int=n), proxy="dmz", agent_id="a1",
+        agent_boot_id=UUID(int=6), journal_id=UUID(int=7), **more,
     )  # fmt: skip
 
 
@@ -370,6 +381,52 @@ def test_how_many_wait_is_known_through_all_that_happens_to_them(
     again.acquire(0)
     assert {name: count for name, count in again.numbers().items() if name != "outbox"} == {"due": 2, "waiting": 7}
     again.close()
+
+
+def test_what_goes_on_in_its_slot_is_told_by_state_also_after_opening_it_again(
+    store: DispatcherStore, connect: Callable[[], Database]
+) -> None:
+    inbox = Inbox(store)
+    inbox.take(scheduled(), plan(4))
+    store.claim(around())
+    inbox.take(word(AttemptAccepted, 0), word(AttemptAccepted, 1), word(AttemptAccepted, 2))
+    inbox.take(word(AttemptStarted, 1, started_at=datetime.now(UTC)))
+    inbox.take(ended(2))
+    again = DispatcherStore(connect())
+    again.acquire(0)
+    for one in (store, again):
+        numbers = one.numbers()
+        assert [numbers.get(state) for state in ("due", "accepted", "running", "waiting")] == [1, 1, 1, None]
+    again.close()
+
+
+def test_a_word_in_time_changes_no_instant_and_silence_after_it_is_asked_about(
+    connect: Callable[[], Database], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A row may say too early when to look at it, never too late."""
+    database, began, passed = connect(), datetime.now(UTC), [0]
+    monkeypatch.setattr(database, "now_us", lambda: as_us(began + timedelta(seconds=passed[0])))
+    store = DispatcherStore(database)
+    store.acquire(0)
+    inbox = Inbox(store)
+
+    def at(seconds: int) -> float | None:
+        """Everything that is due then is done; the seconds until the next instant."""
+        passed[0] = seconds
+        store.work(around(timers=Timers(ask_after=timedelta(seconds=60))))
+        instant = store.next_instant()
+        return None if instant is None else round((instant - began).total_seconds())
+
+    inbox.take(scheduled(), plan(1))
+    assert at(1) == 36
+    passed[0] = 30
+    inbox.take(word(AttemptAccepted, 0))
+    assert at(30) == 36
+    assert at(36) == 90
+    assert "ResumeDue" not in said(store)
+    at(91)
+    assert said(store)[-1] == "ResumeDue"
+    store.close()
 
 
 def test_what_a_failed_transaction_did_is_not_remembered(store: DispatcherStore) -> None:

@@ -7,11 +7,12 @@ from uuid import UUID
 import pytest
 from chargehand_dispatcher.core.alike import ManyEnded, Same, answer_to_all, claim_of_all, is_new
 from chargehand_dispatcher.core.invocation import Invocation, count, count_alike
-from chargehand_dispatcher.core.job_task import JobTask
+from chargehand_dispatcher.core.job_task import SLOT_STATES, JobTask, State
 from chargehand_dispatcher.core.rules import Circumstances
 from chargehand_dispatcher.core.table import CancelRequested, Claimed, Halted, step
 from chargehand_dispatcher.shell.rows import (
     CANCELLED_UNSENT,
+    HOLDS_A_SLOT,
     OutboxRow,
     job_task_of,
     job_task_row,
@@ -85,6 +86,26 @@ def test_a_job_task_that_was_dispatched_before_is_not_one_of_them(name: str) -> 
     tried = replace(waiting(UUID(int=1), UUID(int=2), name, 3), last_attempt=1)
     row = job_task_row(tried, 0, None)
     assert never_dispatched(row[0], row[3], row[5], row[10]) is None
+
+
+@pytest.mark.parametrize("state", sorted(SLOT_STATES))
+def test_a_row_of_an_earlier_release_tells_its_state_in_its_column(state: State) -> None:
+    flying = replace(waiting(UUID(int=1), UUID(int=2), "web", 3), state=state, attempt=1, last_attempt=1)
+    row = job_task_row(flying, 0, None)
+    assert (row[6], job_task_of(row)) == (HOLDS_A_SLOT, flying)
+    *body, said = json.loads(row[10])
+    assert said == state
+    assert job_task_of((*row[:6], state.value, *row[7:10], json.dumps(body))) == flying
+
+
+def test_a_row_too_large_for_a_message_becomes_several_with_ids_of_their_own() -> None:
+    answer = answer_to_all(INVOCATION, Halted("x" * 2000), AT)
+    many = answer.said_of([Same(UUID(int=n).bytes, bytes(16), '"web"', n) for n in range(300)])
+    (row,) = outbox_rows(0, [many], 1, 1)
+    messages = list(messages_of([row]))
+    ids = [[item["id"] for item in json.loads(message.document)["items"]] for message in messages]
+    assert len(messages) > 1 and [one for some in ids for one in some] == [str(item.id) for item in row.items]
+    assert [message.id for message in messages] == [f"{some[0]}+{len(some)}+{some[-1]}" for some in ids]
 
 
 def test_many_verdicts_count_as_one_after_another() -> None:

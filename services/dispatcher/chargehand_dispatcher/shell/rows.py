@@ -23,7 +23,7 @@ from pydantic_core import from_json, to_json
 
 from chargehand_dispatcher.core.alike import Many, Same
 from chargehand_dispatcher.core.invocation import Invocation
-from chargehand_dispatcher.core.job_task import JobTask, State
+from chargehand_dispatcher.core.job_task import SLOT_STATES, JobTask, State
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
@@ -65,12 +65,25 @@ JOB_TASK_COLUMNS = (
 JOB_TASK_FIXED = frozenset({"partition", "job_invocation_id", "host_id", "ordinal"})
 """Those that never change."""
 
+HOLDS_A_SLOT = State.DUE.value
+"""The column `state` of all that hold a slot. Which of its states it is stands in the body: so what goes on in a slot changes no
+column that an index looks at, and costs a sixth (docs/adr/0029)."""
+
+JOB_TASK_GOES_ON = ("job_task_id", "is_cancelling", "body")
+"""What changes in a row while its job task holds its slot, but for `look_at`."""
+
+STATE_OF_A_SLOT = (
+    "case when substr(body, length(body) - 11) = ',\"accepted\"]' then 'accepted' "
+    "when substr(body, length(body) - 10) = ',\"running\"]' then 'running' else state end"
+)
+"""The same in SQL; rows of before say it in the column."""
+
 CANCELLED_UNSENT = "cancelled"
 """Instead of a state: of a job task that waits and was never dispatched, and was cancelled with all others of its invocation. The
 rest of its row stays as it was: it takes a third of the time of writing a verdict into it."""
 
-_WAITS_FOR_ITS_FIRST, _ENDED_UNDISPATCHED = 1, 4
-"""Lengths of bodies that are shorter than the others: a row that grows little stays on its page."""
+_WAITS_FOR_ITS_FIRST, _ENDED_UNDISPATCHED, _SAYS_ITS_STATE = 1, 4, 26
+"""Lengths of bodies: two that are shorter than the others, as a row that grows little stays on its page, and the longest."""
 
 
 def _dump(document: Any) -> str:
@@ -88,12 +101,17 @@ def job_task_row(
         job_task.host_id.bytes,
         job_task.proxy,
         job_task.ordinal,
-        job_task.state.value,
+        HOLDS_A_SLOT if job_task.state in SLOT_STATES else job_task.state.value,
         as_us(job_task.due_at),
         to_us(look_at),
         int(job_task.is_cancelling),
         _job_task_body(job_task) if body is None else body,
     )
+
+
+def job_task_goes_on(job_task: JobTask) -> tuple[Any, ...]:
+    """The values of JOB_TASK_GOES_ON."""
+    return job_task.job_task_id.bytes, int(job_task.is_cancelling), _job_task_body(job_task)
 
 
 def job_task_rows_alike(
@@ -126,7 +144,7 @@ def _job_task_body(job_task: JobTask) -> str:
             int(job_task.could_not_connect), int(job_task.release_refused), job_task.detail, job_task.holder,
             job_task.holder_boot.hex if job_task.holder_boot else "", to_us(job_task.last_word_at), job_task.asked,
             to_us(job_task.asked_at), job_task.unknown, job_task.status, job_task.reason, job_task.exit_status,
-            job_task.signal, job_task.unlooked,
+            job_task.signal, job_task.unlooked, *((job_task.state,) if job_task.state in SLOT_STATES else ()),
         )  # fmt: skip
     return _dump(body)
 
@@ -145,7 +163,8 @@ def job_task_of(row: Sequence[Any]) -> JobTask:
     is_unsent = state == CANCELLED_UNSENT
     known = (
         UUID(bytes=job_task_id), UUID(bytes=job_invocation_id), UUID(bytes=host_id), body[0], proxy, ordinal,
-        at_us(due_at), State.ENDED if is_unsent else State(state), bool(is_cancelling),
+        at_us(due_at), State.ENDED if is_unsent else State(body[-1] if len(body) == _SAYS_ITS_STATE else state),
+        bool(is_cancelling),
     )  # fmt: skip
     if is_unsent:
         return JobTask(*known, status=JobTaskStatus.CANCELLED, reason=Reason.CANCELLED)

@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from itertools import groupby, islice
+from typing import Any, NamedTuple
 from uuid import UUID, uuid4
 
 from chargehand_chassis.errors import FatalFailure
@@ -43,13 +44,16 @@ from .rows import (
     INVOCATION_COLUMNS,
     JOB_TASK_COLUMNS,
     JOB_TASK_FIXED,
+    JOB_TASK_GOES_ON,
     OUTBOX_COLUMNS,
+    STATE_OF_A_SLOT,
     OutboxRow,
     as_us,
     at_us,
     from_us,
     invocation_of,
     invocation_row,
+    job_task_goes_on,
     job_task_of,
     job_task_row,
     job_task_rows_alike,
@@ -57,6 +61,7 @@ from .rows import (
     outbox_row_of,
     outbox_rows,
     outbox_values,
+    to_us,
 )
 from .schema import BYTES, STEPS
 
@@ -81,6 +86,8 @@ _OWN_LOG = "select own_log_offset from partition_owner where partition = ?"
 _OLD = "where partition = ? and at < ? and next_offset <= ?"
 _KEPT_FROM = "update partition_owner set kept_from = ? where partition = ?"
 _IN_FLIGHT = "state in ('due', 'accepted', 'running')"
+_LOOKED_AT = (_IN_FLIGHT, "state = 'check_in'")
+"""Only these wait for an instant at which time alone may change them, each with an index."""
 
 
 class LostPartition(Exception):
@@ -121,6 +128,13 @@ class Published:
     mark: Mark | None
 
 
+class Flying(NamedTuple):
+    """A job task that holds a slot, and when its row says to look at it, in microseconds: never later than need be."""
+
+    job_task: JobTask
+    look_us: int | None
+
+
 class DispatcherStore:
     """Used from one thread. Every method that changes something is one transaction, fenced by the owner of the partition."""
 
@@ -131,7 +145,7 @@ class DispatcherStore:
         self._restored: dict[int, set[UUID]] = {}
         self._is_unswept = True
         self._known: dict[UUID, tuple[int, Invocation]] = {}
-        self._flying: dict[UUID, JobTask] = {}
+        self._flying: dict[UUID, Flying] = {}
         self._swept_to: dict[UUID, int] = {}
         self._unpublished: dict[int, deque[OutboxRow]] = {}
         self._numbers: dict[int, int] = {}
@@ -370,9 +384,10 @@ class DispatcherStore:
             self._save(desk)
             self._say(desk)
             now = as_us(around.now)
-            self._database.execute(
-                "update job_task set look_at = ? where partition = ? and look_at > ?", (now, partition, now)
-            )
+            for part in _LOOKED_AT:
+                look_now = f"update job_task set look_at = ? where {part} and partition = ? and look_at > ?"
+                self._database.execute(look_now, (now, partition, now))
+            self._flying.clear()
 
     def _drop_said(self, ids: set[UUID], told: set[UUID], touched: set[UUID], partition: int, end: int) -> None:
         """What a predecessor has published stands in the log up to `end` at most, and is kept; what gives way is not."""
@@ -451,10 +466,15 @@ class DispatcherStore:
         for partition in partitions:
             where = f"partition = ? and look_at <= ? order by look_at limit {SWEEP}"
             invocations = self._remember(self._database.execute(_INVOCATIONS + where, (partition, now_us)))
+            rows = [
+                row
+                for part in _LOOKED_AT
+                for row in self._database.execute(f"{_JOB_TASKS}{part} and {where}", (partition, now_us))
+            ]
             self._place(desk, invocations)
             for _, known in invocations:
                 desk.look_at_invocation(known.job_invocation_id)
-            tasks = self._apply_to(desk, self._database.execute(_JOB_TASKS + where, (partition, now_us)), TimePassed())
+            tasks = self._apply_to(desk, rows, TimePassed())
             done += len(invocations) + sum(not desk.is_overdue(job_task) for job_task in tasks)
         self._save(desk)
         return done
@@ -566,10 +586,14 @@ class DispatcherStore:
             desk.apply(job_task.job_task_id, Claimed())
 
     def _save_alike(self, desk: Desk, claimed: Sequence[JobTask]) -> None:
+        """They are looked at no later than if an agent had spoken of them at once: then its word, which comes soon, changes no
+        instant in their rows."""
         first = claimed[0]
-        rows = list(job_task_rows_alike(claimed, desk.places[first.job_invocation_id], desk.look_at(first)))
+        look_at = desk.look_at(first)
+        look_at = look_at and min(look_at, desk.surroundings.now + desk.surroundings.timers.ask_after)
+        rows = list(job_task_rows_alike(claimed, desk.places[first.job_invocation_id], look_at))
         self._database.put("job_task", JOB_TASK_COLUMNS, ("job_task_id",), rows, fixed=JOB_TASK_FIXED)
-        self._keep_flying(claimed)
+        self._keep_flying((one, to_us(look_at)) for one in claimed)
 
     def _heads(self, desk: Desk, partitions: Sequence[int], now_us: int) -> list[Queue]:
         marks = ", ".join("?" for _ in partitions)
@@ -773,10 +797,11 @@ class DispatcherStore:
         partitions = self.owned()
         if not partitions:
             return None
+        looked_at = ("invocation where look_at is not null", *(f"job_task where {part}" for part in _LOOKED_AT))
         looks = " union all ".join(
-            f"select min(look_at) from {table} where partition = {partition} and look_at is not null"
+            f"select min(look_at) from {some} and partition = {partition}"
             for partition in partitions
-            for table in ("job_task", "invocation")
+            for some in looked_at
         )
         instants = [row[0] for row in self._database.execute(looks)]
         if self._claim_again_us == 0 or self._freed:
@@ -795,7 +820,9 @@ class DispatcherStore:
         if not partitions:
             return {"outbox": outbox}
         marks = ", ".join("?" for _ in partitions)
-        flying = f"select state, count(*) from job_task where partition in ({marks}) and {_IN_FLIGHT} group by state"
+        flying = (
+            f"select {STATE_OF_A_SLOT}, count(*) from job_task where partition in ({marks}) and {_IN_FLIGHT} group by 1"
+        )
         counts: dict[str, int] = dict(self._database.execute(flying, partitions))
         waiting = sum(known.unfinished for known in self._open_invocations(partitions)) - sum(counts.values())
         return {"outbox": outbox, **counts, **({"waiting": waiting} if waiting > 0 else {})}
@@ -819,7 +846,7 @@ class DispatcherStore:
             if isinstance(item, InvocationItem):
                 desk.places.setdefault(item.job_invocation_id, partition)
         ids = {job_task_id for _, item in placed for job_task_id in _mentions(item)}
-        desk.job_tasks |= {one: self._flying[one] for one in ids if one in self._flying}
+        desk.job_tasks |= {one: self._flying[one].job_task for one in ids if one in self._flying}
         missing = [one.bytes for one in ids if one not in desk.job_tasks]
         for row in self._database.find(_JOB_TASKS, "job_task_id", missing):
             job_task = job_task_of(row)
@@ -889,29 +916,39 @@ class DispatcherStore:
             if known.properties.rolling is not None:
                 statement = "update queue set next_due = 0 where job_invocation_id = ?"
                 self._database.execute(statement, (known.job_invocation_id.bytes,))
-        self._database.put(
-            "job_task",
-            JOB_TASK_COLUMNS,
-            ("job_task_id",),
-            [
-                job_task_row(job_task, desk.places[job_task.job_invocation_id], desk.look_at(job_task))
-                for job_task in changed
-            ],
-            fixed=JOB_TASK_FIXED,
-        )
-        self._keep_flying(changed)
+        self._save_job_tasks(desk, changed)
         self._queue(desk, changed)
         self._is_unswept = self._is_unswept or any(not known.is_swept for known in invocations)
         self._freed = self._freed or bool(invocations) or any(one.state not in SLOT_STATES for one in changed)
         desk.changed_invocations.clear()
         desk.changed_job_tasks.clear()
 
-    def _keep_flying(self, changed: Iterable[JobTask]) -> None:
+    def _save_job_tasks(self, desk: Desk, changed: Iterable[JobTask]) -> None:
+        """Whole rows, but of what goes on in its slot and need not be looked at earlier than its row says."""
+        now_us = as_us(desk.surroundings.now)
+        whole: list[tuple[Any, ...]] = []
+        going_on: list[tuple[Any, ...]] = []
+        kept: list[tuple[JobTask, int | None]] = []
+        for job_task in changed:
+            look_at = desk.look_at(job_task)
+            look_us = to_us(look_at)
+            known = self._flying.get(job_task.job_task_id)
+            if known and job_task.state in SLOT_STATES and _is_early(known.look_us, look_us, now_us):
+                going_on.append(job_task_goes_on(job_task))
+                kept.append((job_task, known.look_us))
+            else:
+                whole.append(job_task_row(job_task, desk.places[job_task.job_invocation_id], look_at))
+                kept.append((job_task, look_us))
+        self._database.put("job_task", JOB_TASK_COLUMNS, ("job_task_id",), whole, fixed=JOB_TASK_FIXED)
+        self._database.change("job_task", JOB_TASK_GOES_ON, going_on)
+        self._keep_flying(kept)
+
+    def _keep_flying(self, changed: Iterable[tuple[JobTask, int | None]]) -> None:
         """Of our own partitions, as nobody else changes them; the oldest give way."""
         flying = self._flying
-        for job_task in changed:
+        for job_task, look_us in changed:
             if job_task.state in SLOT_STATES:
-                flying[job_task.job_task_id] = job_task
+                flying[job_task.job_task_id] = Flying(job_task, look_us)
             else:
                 flying.pop(job_task.job_task_id, None)
         for one in list(islice(flying, max(0, len(flying) - MOST_FLYING))):
@@ -931,6 +968,11 @@ class DispatcherStore:
                 "next_due = excluded.next_due where excluded.next_due < queue.next_due",
                 (one.bytes, proxy, desk.places[one], at),
             )
+
+
+def _is_early(stored_us: int | None, look_us: int | None, now_us: int) -> bool:
+    """Whether the instant in a row is still to come, and not too late."""
+    return stored_us is not None and now_us < stored_us and (look_us is None or stored_us <= look_us)
 
 
 def read_marks(database: Database, partition: int) -> dict[str, Mark]:
