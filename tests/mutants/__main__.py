@@ -24,7 +24,7 @@ def hunt(mutant: Mutant, seeds: int) -> int:
     plant(mutant)
     from chargehand.simulation import FAULTS, draw, run
 
-    for seed in range(seeds):
+    for seed in range(mutant.first_seed, mutant.first_seed + seeds):
         try:
             broken = run(draw(seed, None, mutant.faults or tuple(FAULTS))).broken
             is_found = any(mutant.breaks in ("", promise.promise) for promise in broken)
@@ -32,7 +32,7 @@ def hunt(mutant: Mutant, seeds: int) -> int:
             print(f"seed {seed}: {type(error).__name__}: {error}", file=sys.stderr)
             is_found = True
         if is_found:
-            return seed + 1
+            return seed - mutant.first_seed + 1
     return 0
 
 
@@ -65,7 +65,7 @@ def main(arguments: Sequence[str]) -> int:
 def _told(name: str, seeds: int) -> bool:
     began = time.monotonic()
     count = hunt_apart(name, seeds)
-    word = f"found at seed {count - 1}" if count else f"NOT FOUND in {seeds} seeds"
+    word = f"found at seed {MUTANTS[name].first_seed + count - 1}" if count else f"NOT FOUND in {seeds} seeds"
     print(f"{name:26} {word:26} {time.monotonic() - began:6.1f} s  {MUTANTS[name].what}", flush=True)
     return bool(count)
 

@@ -24,13 +24,14 @@ class Edit:
 @dataclass(frozen=True)
 class Mutant:
     """A rule removed, or a bug planted. `faults` are the kinds under which it is looked for; empty: all. `breaks`: the promise
-    that must be seen broken; empty: any."""
+    that must be seen broken; empty: any. `first_seed`: where to begin, if the story that shows it is one in very many."""
 
     name: str
     what: str
     edits: tuple[Edit, ...]
     faults: tuple[str, ...] = ()
     breaks: str = ""
+    first_seed: int = 0
 
 
 class _Loader(importlib.machinery.SourceFileLoader):

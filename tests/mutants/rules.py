@@ -137,7 +137,7 @@ RULES = (
                 "                pass",
             ),
         ),
-        ("reboot", "clock", "stop", "repeat"),
+        first_seed=9_508_086,
     ),
     Mutant(
         "KEEP",
