@@ -16,7 +16,7 @@ from chargehand_dispatcher.shell.rows import as_us
 from chargehand_dispatcher.shell.schema import STEPS
 from chargehand_dispatcher.shell.store import DispatcherStore, InboxGroup, LostPartition
 from chargehand_schemas.base import Item
-from chargehand_schemas.dispatch import AttemptDue, JobInvocationEnded, JobTaskEnded
+from chargehand_schemas.dispatch import AttemptDue, JobInvocationEnded, JobTaskEnded, JobTaskStatusChanged
 from chargehand_schemas.execution import AttemptAccepted, AttemptEnded, AttemptReleased, AttemptStarted
 from chargehand_schemas.hosts import HostCheckedIn
 from chargehand_schemas.ids import job_task_id
@@ -28,7 +28,7 @@ from chargehand_schemas.planning import (
     PlannedJobTask,
 )
 from chargehand_schemas.properties import ExecutionProperties
-from chargehand_schemas.reasons import ReleaseReason
+from chargehand_schemas.reasons import JobTaskStatus, ReleaseReason
 
 INVOCATION = UUID(int=1)
 TOPIC = "planning"
@@ -427,6 +427,32 @@ def test_a_word_in_time_changes_no_instant_and_silence_after_it_is_asked_about(
     at(91)
     assert said(store)[-1] == "ResumeDue"
     store.close()
+
+
+def test_a_slot_that_was_given_at_another_proxy_is_counted_there_after_a_restore(
+    store: DispatcherStore, connect: Callable[[], Database]
+) -> None:
+    """Its own log tells of an attempt, and in a later part of another at the proxy that its host had moved to."""
+    moment = datetime.now(UTC)
+
+    def due(attempt: int, proxy: str) -> AttemptDue:
+        at = moment + timedelta(seconds=attempt)
+        return AttemptDue(
+            id=uuid4(), time=at, job_invocation_id=INVOCATION, job_task_id=job_task_id(INVOCATION, UUID(int=0)), attempt=attempt,
+            host_id=UUID(int=0), host_name="web0", proxy=proxy, issued_at=at, not_after=at, run_deadline=at, ordinal=0,
+        )  # fmt: skip
+
+    again = JobTaskStatusChanged(
+        id=uuid4(), time=moment + timedelta(seconds=2), job_invocation_id=INVOCATION, attempt=1,
+        job_task_id=job_task_id(INVOCATION, UUID(int=0)), host_id=UUID(int=0), status=JobTaskStatus.WAITING, tried=0,
+        due_at=moment + timedelta(seconds=2),
+    )  # fmt: skip
+    store.acquire(0, is_whole=False)
+    store.restore(0, [due(1, "dmz")], 1, around(), is_last=False)
+    store.restore(0, [again, due(2, "site2")], 3, around())
+    database = connect()
+    assert database.execute("select proxy, due_at from job_task") == [("site2", as_us(again.time))]
+    database.close()
 
 
 def test_what_a_failed_transaction_did_is_not_remembered(store: DispatcherStore) -> None:

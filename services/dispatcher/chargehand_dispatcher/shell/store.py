@@ -933,7 +933,7 @@ class DispatcherStore:
             look_at = desk.look_at(job_task)
             look_us = to_us(look_at)
             known = self._flying.get(job_task.job_task_id)
-            if known and job_task.state in SLOT_STATES and _is_early(known.look_us, look_us, now_us):
+            if known and _goes_on(known.job_task, job_task) and _is_early(known.look_us, look_us, now_us):
                 going_on.append(job_task_goes_on(job_task))
                 kept.append((job_task, known.look_us))
             else:
@@ -968,6 +968,11 @@ class DispatcherStore:
                 "next_due = excluded.next_due where excluded.next_due < queue.next_due",
                 (one.bytes, proxy, desk.places[one], at),
             )
+
+
+def _goes_on(before: JobTask, after: JobTask) -> bool:
+    """Whether it holds the slot that it held: of its columns only those of JOB_TASK_GOES_ON can be others."""
+    return after.state in SLOT_STATES and after.proxy == before.proxy and after.due_at == before.due_at
 
 
 def _is_early(stored_us: int | None, look_us: int | None, now_us: int) -> bool:
