@@ -41,7 +41,8 @@ def settings_classes() -> Iterator[type[BaseSettings]]:
     """Every settings class: those that any module named `settings` defines, the common ones first."""
     for name in _settings_modules():
         for value in vars(import_module(name)).values():
-            if isinstance(value, type) and issubclass(value, BaseSettings) and value.__module__ == name:
+            is_one = isinstance(value, type) and issubclass(value, BaseSettings) and value.__module__ == name
+            if is_one and value.model_fields:
                 yield value
 
 
@@ -59,7 +60,10 @@ def environment_names() -> set[str]:
 
 def settings_page() -> str:
     """A table of its own fields for each settings class."""
-    parts = [f"# Settings\n\nEvery service reads its settings from the environment, and only there. {_GENERATED}"]
+    forms = "Durations are written `30s`, `5m` or `1h30m`."
+    parts = [
+        f"# Settings\n\nEvery service reads its settings from the environment, and only there. {forms} {_GENERATED}"
+    ]
     for cls in settings_classes():
         inherited = {name for base in cls.__bases__ for name in getattr(base, "model_fields", {})}
         own = {name: field for name, field in cls.model_fields.items() if name not in inherited}
@@ -198,7 +202,7 @@ def _default(field: FieldInfo) -> str:
     value = field.get_default(call_default_factory=True, validated_data={})
     match value:
         case timedelta():
-            return f"{value.total_seconds():g} s"
+            return f"`{value.total_seconds():g}s`"
         case None | "" | ():
             return "none"
         case _ if value is PydanticUndefined:

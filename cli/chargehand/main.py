@@ -96,6 +96,12 @@ def _usage_error(error: click.UsageError) -> CommandError:
 
 
 def _unforeseen(error: Exception) -> CommandError:
+    from chargehand_chassis.settings import WrongSettings
+
+    if isinstance(error, WrongSettings):
+        return CommandError(
+            "the environment cannot be used as it is.", why=f"{error}.", do="see docs/reference/settings.md."
+        )
     return CommandError(
         "something went wrong that this program did not foresee.",
         why=f"{type(error).__name__}: {str(error)[:500] or 'no text'}",

@@ -164,14 +164,14 @@ def _names(topics: Sequence[str]) -> list[str]:
 
 def _kafka_of(asked: Asked) -> tuple[KafkaSettings, Path]:
     """Kafka and the planner's key: of the environment if it names them, else of the `up` that is meant."""
-    from chargehand_chassis.settings import KafkaSettings
+    from chargehand_chassis.settings import KafkaSettings, read_settings
 
     from ..up.layout import DataDirectory
     from ..up.state import load_state
 
     planner_key_file = os.environ.get("CHARGEHAND_PLANNER_KEY_FILE")
     if os.environ.get("CHARGEHAND_KAFKA_BOOTSTRAP") and planner_key_file:
-        return KafkaSettings(), Path(planner_key_file)
+        return read_settings(KafkaSettings), Path(planner_key_file)
     data = DataDirectory(asked.settings.data)
     state = load_state(data)
     if state is None or not state.kafka:

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import re
 import sys
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import click
-
-_PART = re.compile(r"(\d+(?:\.\d+)?)(ms|[smhd])")
-_UNIT_S = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86_400}
+from chargehand_chassis.durations import parse_duration
 
 
 class Duration(click.ParamType):
@@ -142,13 +139,3 @@ class SecretFile(click.ParamType):
         if not line or not line.isprintable():
             self.fail(f"{value}: a password is one line that is not empty", param, ctx)
         return line
-
-
-def parse_duration(text: str) -> timedelta | None:
-    """A timedelta; None if it is no duration."""
-    if re.fullmatch(r"\d+(?:\.\d+)?", text):
-        return timedelta(seconds=float(text))
-    parts = _PART.findall(text)
-    if not parts or "".join(number + unit for number, unit in parts) != text:
-        return None
-    return timedelta(seconds=sum(float(number) * _UNIT_S[unit] for number, unit in parts))

@@ -16,6 +16,7 @@ from functools import cache
 from importlib.resources import files
 from pathlib import Path
 
+from chargehand_chassis.settings import read_settings
 from platformdirs import user_cache_path
 
 from .errors import LauncherError
@@ -78,7 +79,7 @@ def cache_directory() -> Path:
 def kafka_jars(report: Report, home: Path | None = None) -> list[Path]:
     """Every jar, checked, in the order of the class path. What is missing in the cache is fetched; in `home` (default:
     the setting CHARGEHAND_KAFKA_HOME) nothing is ever written. LauncherError when a file is missing and cannot be had."""
-    home = home or LauncherSettings().kafka_home
+    home = home or read_settings(LauncherSettings).kafka_home
     directory = cache_directory() if home is None else _prepared(home)
     if home is None:
         fetch_jars(directory, report)

@@ -22,6 +22,8 @@ from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 
+from chargehand_chassis.settings import read_settings
+
 from .configuration import BROKER, DATA, LOGGING, format_arguments, java_options, server_properties
 from .errors import LauncherError
 from .folder import BrokerFolder, Installation, Running
@@ -66,7 +68,7 @@ class EmbeddedKafka:
         `report` is told, a line at a time, what takes long or is not as before: fetching and its size, a changed port.
         `accounts`: names of further accounts, made with the folder."""
         self._folder = BrokerFolder(directory.absolute())
-        self._settings = LauncherSettings()
+        self._settings = read_settings(LauncherSettings)
         self._heap_mib = heap_mib or self._settings.kafka_heap_mib
         self._report = report
         self._accounts = (OWNER, *accounts)

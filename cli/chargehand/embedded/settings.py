@@ -5,14 +5,12 @@ from __future__ import annotations
 from datetime import timedelta
 from pathlib import Path
 
+from chargehand_chassis.settings import Settings
 from pydantic import Field
-from pydantic_settings import BaseSettings, SettingsConfigDict
 
 
-class LauncherSettings(BaseSettings):
+class LauncherSettings(Settings):
     """How the embedded Kafka is found and how much it may use."""
-
-    model_config = SettingsConfigDict(env_prefix="CHARGEHAND_", frozen=True, extra="ignore")
 
     kafka_home: Path | None = Field(
         None,

@@ -23,7 +23,7 @@ from .errors import FatalFailure
 from .faults import FaultPoints
 from .health import Health
 from .logs import configure_logs
-from .settings import ServiceSettings
+from .settings import ServiceSettings, WrongSettings, read_settings
 
 EXIT_OK = 0
 EXIT_FAILED = 1
@@ -77,8 +77,14 @@ class Context(Generic[S]):
         return [watchdog.name for watchdog in self._watchdogs if watchdog.has_stalled()]
 
 
-def run_service(name: str, settings: S, main: Callable[[Context[S]], Awaitable[None]]) -> int:
-    """Run `main` until it returns, SIGTERM or SIGINT. The exit status: 0 clean, 1 failed, 70 stalled, 78 needs a person."""
+def run_service(name: str, kind: type[S], main: Callable[[Context[S]], Awaitable[None]]) -> int:
+    """Run `main`, with the settings of the environment, until it returns, SIGTERM or SIGINT. The exit status: 0 clean, 1 failed,
+    70 stalled, 78 needs a person."""
+    try:
+        settings = read_settings(kind)
+    except WrongSettings as wrong:
+        print(f"{name} cannot start: {wrong}", file=sys.stderr)
+        return EXIT_FATAL
     log = configure_logs(name, settings.instance, settings.log_level, settings.log_format)
     settings.data.mkdir(mode=0o700, parents=True, exist_ok=True)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:

@@ -7,15 +7,61 @@ from __future__ import annotations
 
 from datetime import timedelta
 from pathlib import Path
+from typing import Any, TypeVar
 
-from pydantic import Field
+from pydantic import Field, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from .durations import parse_duration
+from .errors import FatalFailure
 
-class KafkaSettings(BaseSettings):
+_PREFIX = "CHARGEHAND_"
+
+
+class Settings(BaseSettings):
+    """Read from the environment, and nowhere else. Durations are written as on the command line, or in ISO 8601."""
+
+    model_config = SettingsConfigDict(env_prefix=_PREFIX, frozen=True, extra="ignore")
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _read_duration(cls, value: Any, info: ValidationInfo) -> Any:
+        is_duration = info.field_name is not None and cls.model_fields[info.field_name].annotation is timedelta
+        if not (is_duration and isinstance(value, str)):
+            return value
+        found = parse_duration(value)
+        if found is None and not value.startswith("P"):
+            raise ValueError("not a duration: write 30s, 5m or 1h30m")
+        return value if found is None else found
+
+
+S = TypeVar("S", bound=Settings)
+
+
+class WrongSettings(FatalFailure):
+    """What the environment says is not what a program can work with. The text names each variable, and none of their values: one
+    may hold a password."""
+
+
+def read_settings(kind: type[S]) -> S:
+    """The settings of the environment. WrongSettings names all that is wrong with them."""
+    try:
+        return kind()
+    except ValidationError as error:
+        wrong = [_told(kind, found["loc"], found["type"], found["msg"]) for found in error.errors(include_input=False)]
+        raise WrongSettings("; ".join(wrong)) from None
+
+
+def _told(kind: type[Settings], place: tuple[int | str, ...], what: str, words: str) -> str:
+    name = str(place[0]) if place else ""
+    variable = f"{_PREFIX}{name.upper()}"
+    if what == "missing":
+        return f"{variable} is not set ({(kind.model_fields[name].description or '').rstrip('.')})"
+    return f"{variable}: {words.removeprefix('Value error, ').rstrip('.')}"
+
+
+class KafkaSettings(Settings):
     """How to reach Kafka."""
-
-    model_config = SettingsConfigDict(env_prefix="CHARGEHAND_", frozen=True, extra="ignore")
 
     kafka_bootstrap: str = Field("127.0.0.1:9092", description="Kafka brokers, host:port, separated by commas.")
     kafka_username: str = Field("", description="SCRAM-SHA-256 user; empty: no authentication.")

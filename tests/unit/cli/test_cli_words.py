@@ -9,11 +9,12 @@ import pytest
 from chargehand.client.sse import EventParser, ServerEvent
 from chargehand.commands.host import _fields
 from chargehand.commands.targets import Ask, how_to_ask, targeting
-from chargehand.commands.types import Moment, NameAndValue, parse_duration
+from chargehand.commands.types import Moment, NameAndValue
 from chargehand.errors import CommandError
 from chargehand.terminal.progress import Progress
 from chargehand.terminal.summary import cut, heading, in_order, job_document, last_line
 from chargehand.up.backoff import is_crash_loop, restart_delay_s, why_it_ended
+from chargehand_chassis.durations import parse_duration
 from chargehand_schemas.api import HostDocument, JobInvocationDocument, JobTaskDocument, OutputGroup
 from chargehand_schemas.reasons import JobInvocationStatus, JobTaskStatus, Reason
 from hypothesis import given

@@ -544,4 +544,4 @@ async def serve(context: Context[DispatcherSettings]) -> None:
 
 def main() -> int:
     """`chargehand run dispatcher`."""
-    return run_service("dispatcher", DispatcherSettings(), serve)
+    return run_service("dispatcher", DispatcherSettings, serve)

@@ -38,7 +38,7 @@ TIDY_EVERY = timedelta(hours=1)
 
 def main() -> int:
     """Run the planner until it is told to stop; its exit status (chassis, runner.py)."""
-    return run_service("planner", PlannerSettings(), serve)
+    return run_service("planner", PlannerSettings, serve)
 
 
 @dataclass(frozen=True, slots=True)

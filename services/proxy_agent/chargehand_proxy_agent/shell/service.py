@@ -52,7 +52,7 @@ DESCRIPTORS = 65_536
 
 def main() -> int:
     """Run the agent with the settings of the environment; the exit status."""
-    return run_service(NAME, AgentSettings(), serve)
+    return run_service(NAME, AgentSettings, serve)
 
 
 async def serve(context: Context[AgentSettings]) -> None:

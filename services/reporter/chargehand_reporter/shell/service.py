@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import random
-import sys
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -78,12 +77,7 @@ _LOOK_EVERY_S = 5.0
 
 def main() -> int:
     """Run the reporter until it is told to stop; the exit status."""
-    try:
-        settings = ReporterSettings()
-    except ValueError as error:
-        sys.stderr.write(f"settings of the reporter: {error}\n")
-        return 78
-    return run_service("reporter", settings, run)
+    return run_service("reporter", ReporterSettings, run)
 
 
 async def run(context: Context[ReporterSettings]) -> None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
-import sys
 from collections.abc import Iterator
 
 import uvicorn
@@ -38,12 +37,7 @@ _DATE_EVERY_S = 1.0
 
 def main() -> int:
     """Run the gateway until it is told to stop; the exit status."""
-    try:
-        settings = GatewaySettings()
-    except ValueError as error:
-        sys.stderr.write(f"settings of the gateway: {error}\n")
-        return 78
-    return run_service("gateway", settings, run)
+    return run_service("gateway", GatewaySettings, run)
 
 
 def make_gateway(settings: GatewaySettings, installation: str) -> Gateway:
