@@ -62,6 +62,9 @@ JOB_TASK_COLUMNS = (
     "is_cancelling", "body",
 )  # fmt: skip
 
+JOB_TASKS = f"select {', '.join(JOB_TASK_COLUMNS)} from job_task where "  # noqa: S608 (our own names)
+"""The beginning of a question for rows of job tasks."""
+
 JOB_TASK_FIXED = frozenset({"partition", "job_invocation_id", "host_id", "ordinal"})
 """Those that never change."""
 

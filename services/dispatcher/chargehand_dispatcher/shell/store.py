@@ -7,13 +7,12 @@ core's; every change goes through them.
 
 from __future__ import annotations
 
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from itertools import groupby, islice
-from typing import Any, NamedTuple
+from itertools import groupby
 from uuid import UUID, uuid4
 
 from chargehand_chassis.errors import FatalFailure
@@ -35,16 +34,15 @@ from chargehand_dispatcher.core.engine import (
     word_to_all,
 )
 from chargehand_dispatcher.core.invocation import Invocation
-from chargehand_dispatcher.core.job_task import SLOT_STATES, JobTask, State
+from chargehand_dispatcher.core.job_task import SLOT_STATES, JobTask
 from chargehand_dispatcher.core.table import AgentLost, AgentRestarted, CancelRequested, CheckedIn, Event, Halted
 
 from .database import Database, Row
+from .queues import Queues
 from .rows import (
     CANCELLED_UNSENT,
     INVOCATION_COLUMNS,
-    JOB_TASK_COLUMNS,
-    JOB_TASK_FIXED,
-    JOB_TASK_GOES_ON,
+    JOB_TASKS,
     OUTBOX_COLUMNS,
     STATE_OF_A_SLOT,
     OutboxRow,
@@ -53,40 +51,30 @@ from .rows import (
     from_us,
     invocation_of,
     invocation_row,
-    job_task_goes_on,
     job_task_of,
-    job_task_row,
-    job_task_rows_alike,
     never_dispatched,
     outbox_row_of,
     outbox_rows,
     outbox_values,
-    to_us,
 )
 from .schema import BYTES, STEPS
+from .slots import IN_A_SLOT, Slots
 
 GROUP = "chargehand.dispatcher"
 SWEEP = 2000
 SWEEP_ALIKE = 5000
 CLAIM = 500
-MOST_FLYING = 10_000
-"""So many job tasks that hold a slot are kept in memory as well; of those that wait none is."""
 KEEP_RECORDS = 200
 KEEP_FOR = timedelta(minutes=1)
 """How much of what it said is kept, in records and by age: a log that a crash of its machine has cut is given it again
 (docs/adr/0023). Linux writes what it holds in memory after 30 s."""
 _BLOCKED_AGAIN_US = 1_000_000
-_ALL = 2**31 - 1
-_HELD_BACK_US = 2**53
-"""An instant that never comes, in microseconds: of job tasks that a rolling invocation has not let go yet."""
 
-_JOB_TASKS = f"select {', '.join(JOB_TASK_COLUMNS)} from job_task where "
 _INVOCATIONS = f"select {', '.join(INVOCATION_COLUMNS)} from invocation where "
 _OWN_LOG = "select own_log_offset from partition_owner where partition = ?"
 _OLD = "where partition = ? and at < ? and next_offset <= ?"
 _KEPT_FROM = "update partition_owner set kept_from = ? where partition = ?"
-_IN_FLIGHT = "state in ('due', 'accepted', 'running')"
-_LOOKED_AT = (_IN_FLIGHT, "state = 'check_in'")
+_LOOKED_AT = (IN_A_SLOT, "state = 'check_in'")
 """Only these wait for an instant at which time alone may change them, each with an index."""
 
 
@@ -128,13 +116,6 @@ class Published:
     mark: Mark | None
 
 
-class Flying(NamedTuple):
-    """A job task that holds a slot, and when its row says to look at it, in microseconds: never later than need be."""
-
-    job_task: JobTask
-    look_us: int | None
-
-
 class DispatcherStore:
     """Used from one thread. Every method that changes something is one transaction, fenced by the owner of the partition."""
 
@@ -145,7 +126,8 @@ class DispatcherStore:
         self._restored: dict[int, set[UUID]] = {}
         self._is_unswept = True
         self._known: dict[UUID, tuple[int, Invocation]] = {}
-        self._flying: dict[UUID, Flying] = {}
+        self._slots = Slots(database)
+        self._queues = Queues(database)
         self._swept_to: dict[UUID, int] = {}
         self._unpublished: dict[int, deque[OutboxRow]] = {}
         self._numbers: dict[int, int] = {}
@@ -229,7 +211,7 @@ class DispatcherStore:
     def _forget_memory(self) -> None:
         """What was only remembered may be another's by now."""
         self._known.clear()
-        self._flying.clear()
+        self._slots.forget()
         self._swept_to.clear()
         self._freed, self._is_unswept, self._claim_again_us = True, True, 0
 
@@ -387,7 +369,7 @@ class DispatcherStore:
             for part in _LOOKED_AT:
                 look_now = f"update job_task set look_at = ? where {part} and partition = ? and look_at > ?"
                 self._database.execute(look_now, (now, partition, now))
-            self._flying.clear()
+            self._slots.forget()
 
     def _drop_said(self, ids: set[UUID], told: set[UUID], touched: set[UUID], partition: int, end: int) -> None:
         """What a predecessor has published stands in the log up to `end` at most, and is kept; what gives way is not."""
@@ -469,7 +451,7 @@ class DispatcherStore:
             rows = [
                 row
                 for part in _LOOKED_AT
-                for row in self._database.execute(f"{_JOB_TASKS}{part} and {where}", (partition, now_us))
+                for row in self._database.execute(f"{JOB_TASKS}{part} and {where}", (partition, now_us))
             ]
             self._place(desk, invocations)
             for _, known in invocations:
@@ -501,14 +483,14 @@ class DispatcherStore:
     def _sweep_one(self, desk: Desk, known: Invocation) -> int:
         one = known.job_invocation_id.bytes
         if known.is_ended:
-            self._flying.clear()
+            self._slots.forget()
             self._swept_to.pop(known.job_invocation_id, None)
             self._database.execute(
                 "delete from job_task where job_task_id in "
                 f"(select job_task_id from job_task where job_invocation_id = ? limit {SWEEP})",
                 (one,),
             )
-            self._database.execute("delete from queue where job_invocation_id = ?", (one,))
+            self._queues.forget(known.job_invocation_id)
             left = self._database.execute("select 1 from job_task where job_invocation_id = ? limit 1", (one,))
             return SWEEP if left else 0
         event = word_to_all(known)
@@ -519,12 +501,12 @@ class DispatcherStore:
             row
             for state in ("waiting", "check_in")
             for row in self._database.execute(
-                f"{_JOB_TASKS}job_invocation_id = ? and state = '{state}' limit {SWEEP}", (one,)
+                f"{JOB_TASKS}job_invocation_id = ? and state = '{state}' limit {SWEEP}", (one,)
             )
         ]
         self._apply_to(desk, rows, event)
         if known.is_cancelled and len(rows) < SWEEP:
-            flying = f"{_JOB_TASKS}job_invocation_id = ? and {_IN_FLIGHT} and is_cancelling = 0 limit {SWEEP}"
+            flying = f"{JOB_TASKS}job_invocation_id = ? and {IN_A_SLOT} and is_cancelling = 0 limit {SWEEP}"
             more = self._database.execute(flying, (one,))
             self._apply_to(desk, more, event)
             rows = [*rows, *more]
@@ -567,10 +549,19 @@ class DispatcherStore:
         for _, run in groupby(chosen, key=lambda one: (one.job_invocation_id, one.proxy, is_new(one))):
             self._claim_run(desk, list(run))
         self._save(desk)
-        self._requeue(desk, heads)
+        for queue in heads:
+            released = desk.invocations[queue.job_invocation_id].released
+            self._queues.look_at_first(queue.job_invocation_id, queue.proxy, released)
         self._freed = len(chosen) >= CLAIM
-        self._claim_again_us = self._next_claim(self.owned(), now_us, is_blocked=len(chosen) < sum(map(len, heads)))
+        self._claim_again_us = self._next_claim(now_us, is_blocked=len(chosen) < sum(map(len, heads)))
         return len(chosen)
+
+    def _next_claim(self, now_us: int, *, is_blocked: bool) -> int | None:
+        next_due = self._queues.next_due(self.owned(), after_us=now_us)
+        if not (is_blocked and self._database.is_shared):
+            return next_due
+        # Slots of a proxy may be freed by another instance, which does not wake this one.
+        return min(next_due or now_us + _BLOCKED_AGAIN_US, now_us + _BLOCKED_AGAIN_US)
 
     def _claim_run(self, desk: Desk, run: Sequence[JobTask]) -> None:
         """One after another in the order of claims; new ones of one queue are answered at once."""
@@ -578,34 +569,22 @@ class DispatcherStore:
         if is_new(first):
             answer = claim_of_all(first.job_invocation_id, first.proxy, desk.circumstances(first))
             if answer is not None:
-                self._save_alike(desk, desk.claim_alike(answer, run))
+                self._slots.write_alike(desk, desk.claim_alike(answer, run))
                 return
         for job_task in run:
             if job_task.job_task_id not in desk.job_tasks:
                 desk.job_tasks[job_task.job_task_id] = job_task
             desk.apply(job_task.job_task_id, Claimed())
 
-    def _save_alike(self, desk: Desk, claimed: Sequence[JobTask]) -> None:
-        """They are looked at no later than if an agent had spoken of them at once: then its word, which comes soon, changes no
-        instant in their rows."""
-        first = claimed[0]
-        look_at = desk.look_at(first)
-        look_at = look_at and min(look_at, desk.surroundings.now + desk.surroundings.timers.ask_after)
-        rows = list(job_task_rows_alike(claimed, desk.places[first.job_invocation_id], look_at))
-        self._database.put("job_task", JOB_TASK_COLUMNS, ("job_task_id",), rows, fixed=JOB_TASK_FIXED)
-        self._keep_flying((one, to_us(look_at)) for one in claimed)
-
     def _heads(self, desk: Desk, partitions: Sequence[int], now_us: int) -> list[Queue]:
-        marks = ", ".join("?" for _ in partitions)
-        question = f"select job_invocation_id, proxy from queue where partition in ({marks}) and next_due <= ?"
-        rows = self._database.execute(question, (*partitions, now_us))
-        if not rows:
+        due = self._queues.due(partitions, now_us)
+        if not due:
             return []
-        self._load_invocations(desk, {UUID(bytes=row[0]) for row in rows})
-        proxies = sorted({row[1] for row in rows})
-        held_by, held_of = self._held(proxies)
+        self._load_invocations(desk, {one for one, _ in due})
+        proxies = sorted({proxy for _, proxy in due})
+        held_by, held_of = self._queues.held(proxies)
         free = {proxy: desk.surroundings.limit_of(proxy) - held_by[proxy] for proxy in proxies}
-        return [self._head(desk, UUID(bytes=one), proxy, held_of[one], free, now_us) for one, proxy in rows]
+        return [self._head(desk, one, proxy, held_of[one], free, now_us) for one, proxy in due]
 
     def _head(
         self, desk: Desk, job_invocation_id: UUID, proxy: str, held: int, free: dict[str, int], now_us: int
@@ -613,62 +592,8 @@ class DispatcherStore:
         known = desk.invocations[job_invocation_id]
         of_invocation = known.free_slots(held)
         room = min(CLAIM, free[proxy], CLAIM if of_invocation is None else of_invocation)
-        job_tasks: list[JobTask] = []
-        if room > 0:
-            released = known.released
-            rows = self._database.execute(
-                _JOB_TASKS
-                + "job_invocation_id = ? and proxy = ? and state = 'waiting' and due_at <= ? and ordinal < ? "
-                "order by due_at, ordinal limit ?",
-                (job_invocation_id.bytes, proxy, now_us, _ALL if released is None else released, room),
-            )
-            job_tasks = [job_task_of(row) for row in rows]
-        return Queue(job_invocation_id, proxy, tuple(job_tasks), held, known.properties.concurrency, free)
-
-    def _held(self, proxies: Sequence[str]) -> tuple[Counter[str], Counter[bytes]]:
-        """Slots by proxy and by invocation, counted in rows, over all partitions; where others count too, they wait until this
-        transaction is over."""
-        if self._database.is_shared:
-            self._database.put("proxy_slots", ("proxy",), ("proxy",), [(proxy,) for proxy in proxies])
-            marks = ", ".join("?" for _ in proxies)
-            lock = f"select proxy from proxy_slots where proxy in ({marks}) order by proxy for update"
-            self._database.execute(lock, proxies)
-        by_proxy: Counter[str] = Counter()
-        of_invocation: Counter[bytes] = Counter()
-        columns = "proxy, job_invocation_id"
-        question = f"select {columns}, count(*) from job_task where {_IN_FLIGHT} group by {columns}"
-        for proxy, one, count in self._database.execute(question):
-            by_proxy[proxy] += count
-            of_invocation[one] += count
-        return by_proxy, of_invocation
-
-    def _requeue(self, desk: Desk, heads: Sequence[Queue]) -> None:
-        """When the next job task of each queue is due. What a rolling invocation holds back waits for no instant: `_save` wakes
-        its queues when more is let go."""
-        for queue in heads:
-            key = (queue.job_invocation_id.bytes, queue.proxy)
-            released = desk.invocations[queue.job_invocation_id].released
-            waits = "job_invocation_id = ? and proxy = ? and state = 'waiting'"
-            rows = self._database.execute(
-                f"select due_at from job_task where {waits} and ordinal < ? order by due_at limit 1",
-                (*key, _ALL if released is None else released),
-            )
-            if not rows and released is not None:
-                rows = self._database.execute(f"select {_HELD_BACK_US} from job_task where {waits} limit 1", key)
-            if rows:
-                statement = "update queue set next_due = ? where job_invocation_id = ? and proxy = ?"
-                self._database.execute(statement, (rows[0][0], *key))
-            else:
-                self._database.execute("delete from queue where job_invocation_id = ? and proxy = ?", key)
-
-    def _next_claim(self, partitions: Sequence[int], now_us: int, *, is_blocked: bool) -> int | None:
-        marks = ", ".join("?" for _ in partitions)
-        question = f"select min(next_due) from queue where partition in ({marks}) and next_due > ? and next_due < ?"
-        next_due: int | None = self._database.execute(question, (*partitions, now_us, _HELD_BACK_US))[0][0]
-        if not (is_blocked and self._database.is_shared):
-            return next_due
-        # Slots of a proxy may be freed by another instance, which does not wake this one.
-        return min(next_due or now_us + _BLOCKED_AGAIN_US, now_us + _BLOCKED_AGAIN_US)
+        first = self._queues.first(job_invocation_id, proxy, now_us, known.released, room) if room > 0 else []
+        return Queue(job_invocation_id, proxy, tuple(first), held, known.properties.concurrency, free)
 
     # --- hosts and agents
 
@@ -689,7 +614,7 @@ class DispatcherStore:
                 return 0
             desk = Desk(around, check_ins=check_ins)
             hosts = sorted({host_id.bytes for host_id, _ in check_ins})
-            rows = list(self._database.find(f"{_JOB_TASKS}state = 'check_in' and", "host_id", hosts))
+            rows = list(self._database.find(f"{JOB_TASKS}state = 'check_in' and", "host_id", hosts))
             self._apply_to(desk, [row for row in rows if row[1] in self._owners], CheckedIn())
             self._save(desk)
             self._say(desk)
@@ -713,7 +638,7 @@ class DispatcherStore:
         with self._transaction([partition]) as around.now:
             desk = Desk(around)
             rows = self._database.execute(
-                f"{_JOB_TASKS}state = 'check_in' and partition = ? and host_id in (select host_id from check_in)",
+                f"{JOB_TASKS}state = 'check_in' and partition = ? and host_id in (select host_id from check_in)",
                 (partition,),
             )
             self._apply_to(desk, rows, CheckedIn())
@@ -726,7 +651,7 @@ class DispatcherStore:
 
         def ask(desk: Desk, partitions: Sequence[int]) -> int:
             marks = ", ".join("?" for _ in partitions)
-            rows = self._database.execute(f"{_JOB_TASKS}{_IN_FLIGHT} and partition in ({marks})", partitions)
+            rows = self._database.execute(f"{JOB_TASKS}{IN_A_SLOT} and partition in ({marks})", partitions)
             self._apply_to(desk, rows, event)
             self._save(desk)
             return len(rows)
@@ -805,9 +730,7 @@ class DispatcherStore:
         )
         instants = [row[0] for row in self._database.execute(looks)]
         if self._claim_again_us == 0 or self._freed:
-            marks = ", ".join("?" for _ in partitions)
-            question = f"select min(next_due) from queue where partition in ({marks}) and next_due < {_HELD_BACK_US}"
-            instants.append(self._database.execute(question, partitions)[0][0])
+            instants.append(self._queues.next_due(partitions))
         else:
             instants.append(self._claim_again_us)
         return from_us(min((one for one in instants if one is not None), default=None))
@@ -821,7 +744,7 @@ class DispatcherStore:
             return {"outbox": outbox}
         marks = ", ".join("?" for _ in partitions)
         flying = (
-            f"select {STATE_OF_A_SLOT}, count(*) from job_task where partition in ({marks}) and {_IN_FLIGHT} group by 1"
+            f"select {STATE_OF_A_SLOT}, count(*) from job_task where partition in ({marks}) and {IN_A_SLOT} group by 1"
         )
         counts: dict[str, int] = dict(self._database.execute(flying, partitions))
         waiting = sum(known.unfinished for known in self._open_invocations(partitions)) - sum(counts.values())
@@ -846,9 +769,9 @@ class DispatcherStore:
             if isinstance(item, InvocationItem):
                 desk.places.setdefault(item.job_invocation_id, partition)
         ids = {job_task_id for _, item in placed for job_task_id in _mentions(item)}
-        desk.job_tasks |= {one: self._flying[one].job_task for one in ids if one in self._flying}
+        desk.job_tasks |= self._slots.known(ids)
         missing = [one.bytes for one in ids if one not in desk.job_tasks]
-        for row in self._database.find(_JOB_TASKS, "job_task_id", missing):
+        for row in self._database.find(JOB_TASKS, "job_task_id", missing):
             job_task = job_task_of(row)
             desk.job_tasks[job_task.job_task_id] = job_task
         self._load_check_ins(desk)
@@ -914,70 +837,13 @@ class DispatcherStore:
         for known in invocations:
             self._known[known.job_invocation_id] = (desk.places[known.job_invocation_id], known)
             if known.properties.rolling is not None:
-                statement = "update queue set next_due = 0 where job_invocation_id = ?"
-                self._database.execute(statement, (known.job_invocation_id.bytes,))
-        self._save_job_tasks(desk, changed)
-        self._queue(desk, changed)
+                self._queues.wake(known.job_invocation_id)
+        self._slots.write(desk, changed)
+        self._queues.note(changed, desk.places)
         self._is_unswept = self._is_unswept or any(not known.is_swept for known in invocations)
         self._freed = self._freed or bool(invocations) or any(one.state not in SLOT_STATES for one in changed)
         desk.changed_invocations.clear()
         desk.changed_job_tasks.clear()
-
-    def _save_job_tasks(self, desk: Desk, changed: Iterable[JobTask]) -> None:
-        """Whole rows, but of what goes on in its slot and need not be looked at earlier than its row says."""
-        now_us = as_us(desk.surroundings.now)
-        whole: list[tuple[Any, ...]] = []
-        going_on: list[tuple[Any, ...]] = []
-        kept: list[tuple[JobTask, int | None]] = []
-        for job_task in changed:
-            look_at = desk.look_at(job_task)
-            look_us = to_us(look_at)
-            known = self._flying.get(job_task.job_task_id)
-            if known and _goes_on(known.job_task, job_task) and _is_early(known.look_us, look_us, now_us):
-                going_on.append(job_task_goes_on(job_task))
-                kept.append((job_task, known.look_us))
-            else:
-                whole.append(job_task_row(job_task, desk.places[job_task.job_invocation_id], look_at))
-                kept.append((job_task, look_us))
-        self._database.put("job_task", JOB_TASK_COLUMNS, ("job_task_id",), whole, fixed=JOB_TASK_FIXED)
-        self._database.change("job_task", JOB_TASK_GOES_ON, going_on)
-        self._keep_flying(kept)
-
-    def _keep_flying(self, changed: Iterable[tuple[JobTask, int | None]]) -> None:
-        """Of our own partitions, as nobody else changes them; the oldest give way."""
-        flying = self._flying
-        for job_task, look_us in changed:
-            if job_task.state in SLOT_STATES:
-                flying[job_task.job_task_id] = Flying(job_task, look_us)
-            else:
-                flying.pop(job_task.job_task_id, None)
-        for one in list(islice(flying, max(0, len(flying) - MOST_FLYING))):
-            del flying[one]
-
-    def _queue(self, desk: Desk, changed: Iterable[JobTask]) -> None:
-        """Queues know when their first job task is due, or earlier."""
-        due: dict[tuple[UUID, str], int] = {}
-        for job_task in changed:
-            if job_task.state is State.WAITING:
-                key = (job_task.job_invocation_id, job_task.proxy)
-                at = as_us(job_task.due_at)
-                due[key] = min(at, due.get(key, at))
-        for (one, proxy), at in sorted(due.items()):
-            self._database.execute(
-                "insert into queue values (?, ?, ?, ?) on conflict (job_invocation_id, proxy) do update set "
-                "next_due = excluded.next_due where excluded.next_due < queue.next_due",
-                (one.bytes, proxy, desk.places[one], at),
-            )
-
-
-def _goes_on(before: JobTask, after: JobTask) -> bool:
-    """Whether it holds the slot that it held: of its columns only those of JOB_TASK_GOES_ON can be others."""
-    return after.state in SLOT_STATES and after.proxy == before.proxy and after.due_at == before.due_at
-
-
-def _is_early(stored_us: int | None, look_us: int | None, now_us: int) -> bool:
-    """Whether the instant in a row is still to come, and not too late."""
-    return stored_us is not None and now_us < stored_us and (look_us is None or stored_us <= look_us)
 
 
 def read_marks(database: Database, partition: int) -> dict[str, Mark]:
