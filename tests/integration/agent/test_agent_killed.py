@@ -4,6 +4,8 @@ Each point of chargehand_proxy_agent.shell.faults is armed in turn; the process 
 """
 
 import hashlib
+import json
+import time
 from collections.abc import AsyncIterator, Callable
 from datetime import timedelta
 from pathlib import Path
@@ -100,6 +102,70 @@ async def test_a_release_is_said_once_more_with_the_same_words(world: Site, poin
     released = await world.first(AttemptReleased, command)
     assert released.why is ReleaseReason.COULD_NOT_CONNECT
     assert len(world.items(AttemptReleased, command)) == 1
+
+
+async def die_again(world: Site, point: str, number: int) -> None:
+    """Start an agent armed with `point`, which it comes by on its own, see it die, and start it again, the `number`th."""
+    world.agent.start(FAULT_POINT=point)
+    assert await world.agent.ended() == 137, f"did not die at {point}\n{world.agent.log}"
+    world.agent.start()
+    await world.until(lambda: len(world.items(AgentStarted)) == number)
+
+
+@pytest.mark.parametrize("point", [faults.AFTER_JOURNAL[Phase.NEVER_STARTED], faults.AFTER_SAYING[Phase.NEVER_STARTED]])
+async def test_what_a_look_proved_never_started_is_said_once_more_with_the_same_words(world: Site, point: str) -> None:
+    world.agent.start(FAULT_POINT=faults.AFTER_JOURNAL[Phase.STARTING])
+    await world.first(AgentStarted)
+    command = one_with_output(world)
+    await world.command(command)
+    assert await world.agent.ended() == 137
+    await die_again(world, point, 3)
+    await world.first(AttemptNeverStarted, command)
+    await settled(world)
+    assert len(world.items(AttemptNeverStarted, command)) == 1
+    assert world.starts_on_hosts(command) == 0
+
+
+async def settled(world: Site) -> None:
+    """Another attempt, given after all that came before, has ended."""
+    last = world.run("true", host="web99")
+    await world.command(last)
+    await world.ended(last)
+
+
+async def one_that_runs(world: Site) -> RunProxyCommand:
+    """Its output is there, and the agent is gone, and no member of its group any more."""
+    world.agent.start()
+    await world.first(AgentStarted)
+    command = world.run("echo begun; sleep 8; echo done; exit 6")
+    await world.command(command)
+    await world.until(lambda: world.output(command) == b"begun\n")
+    await world.agent.stop()
+    return command
+
+
+@pytest.mark.parametrize("point", [faults.AFTER_JOURNAL[Phase.INTERRUPTED], faults.AFTER_SAYING[Phase.INTERRUPTED]])
+async def test_what_a_reboot_interrupted_is_said_once_more_with_the_same_words(world: Site, point: str) -> None:
+    command = await one_that_runs(world)
+    with (world.agent.directory / "data" / "simulated-hosts.jsonl").open("a") as hosts:
+        hosts.write(json.dumps(["r", str(command.host_id), time.time()]) + "\n")
+    await die_again(world, point, 3)
+    interrupted = await world.first(AttemptInterrupted, command)
+    await settled(world)
+    assert world.items(AttemptInterrupted, command) == [interrupted] and "booted" in interrupted.detail
+    assert world.starts_on_hosts(command) == 1 and not world.items(AttemptEnded, command)
+
+
+async def test_what_runs_and_the_journal_does_not_know_is_followed_to_its_one_true_end(world: Site) -> None:
+    command = await one_that_runs(world)
+    for path in (world.agent.directory / "data").glob("journal.sqlite*"):
+        path.unlink()
+    await world.command(world.resume(command))
+    await die_again(world, faults.AFTER_JOURNAL[Phase.FOLLOWING], 3)
+    (ended,) = await world.ended(command)
+    await world.until(lambda: len(world.output(command)) == ended.lengths[Stream.STDOUT])
+    assert (ended.exit_status, world.output(command)) == (6, b"begun\ndone\n")
+    assert world.starts_on_hosts(command) == 1
 
 
 async def test_fifty_attempts_survive_three_kills_at_any_moment(world: Site) -> None:
