@@ -159,6 +159,48 @@ async def test_a_parked_attempt_survives_a_kill_and_can_be_cancelled(world: Surr
     assert len({(item.job_task_id, item.attempt) for item in told}) == len(told)
 
 
+@pytest.mark.parametrize("when", ["before", "after"])
+async def test_a_kill_while_a_parked_attempt_is_bound_decides_once(world: Surroundings, when: str) -> None:
+    (host_id,) = await registered(world, "web1")
+    await decided(world, SaveJobTemplate(id=uuid4(), time=now(), actor=ADMIN, name="Bomb", body=BOMB))
+    bomb, good = await accepted(world, "web1", template="Bomb", inputs={}), await accepted(world, "web1")
+    await world.planner.stop()
+    await world.publish(Role.DISPATCHER, *(attempt_due(one, host_id, world.proxy) for one in (bomb, good)))
+    world.planner.start(FAULT_POINT=f"planner.{when}_parked_binding_stored")
+    assert await world.planner.ended() == 137
+    world.planner.start()
+    refused = await world.first(AttemptRefused)
+    run = await world.first(RunProxyCommand)
+    await world.planner.stop()
+    await world.rest()
+    assert [item.job_invocation_id for item in world.all(AttemptRefused)] == [refused.job_invocation_id] == [bomb]
+    assert {item.id for item in world.all(RunProxyCommand)} == {run.id} and run.job_invocation_id == good
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+async def test_a_kill_while_a_cancel_is_handed_to_an_agent_hands_on_one(world: Surroundings, when: str) -> None:
+    (host_id,) = await registered(world, "web1")
+    job_invocation_id = await accepted(world, "web1")
+    due = attempt_due(job_invocation_id, host_id, world.proxy)
+    await world.publish(Role.DISPATCHER, due)
+    run = await world.first(RunProxyCommand)
+    await world.planner.stop()
+    cancel = CancelDue(
+        id=uuid4(), time=now(), job_invocation_id=job_invocation_id, job_task_id=run.job_task_id, attempt=run.attempt,
+        host_id=host_id, proxy=world.proxy, issued_at=due.issued_at, run_deadline=due.run_deadline,
+    )  # fmt: skip
+    await world.publish(Role.DISPATCHER, cancel)
+    world.planner.start(FAULT_POINT=f"planner.{when}_follow_up_stored")
+    assert await world.planner.ended() == 137
+    world.planner.start()
+    handed = await world.first(CancelProxyCommand)
+    await world.planner.stop()
+    await world.rest()
+    assert {item.id for item in world.all(CancelProxyCommand)} == {handed.id}
+    assert (handed.job_task_id, handed.attempt) == (run.job_task_id, run.attempt)
+    assert not world.all(AttemptVoided)
+
+
 async def test_who_was_disabled_between_planning_and_execution_runs_nothing(world: Surroundings) -> None:
     (host_id,) = await registered(world, "web1")
     create = CreateUser(id=uuid4(), time=now(), actor=ADMIN, login="bob")
