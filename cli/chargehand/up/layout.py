@@ -92,9 +92,9 @@ class DataDirectory:
         return is_first
 
     def _check(self) -> None:
-        """A directory with anything else in it is never taken over: `--data ~` would make a home unreadable."""
+        """A directory with anything else in it than settings for it is never taken over: `--data ~` would make a home unreadable."""
         if self.root.is_dir():
-            if not self.marker.exists() and any(self.root.iterdir()):
+            if not self.marker.exists() and any(file != self.settings for file in self.root.iterdir()):
                 raise _unusable(self.root, "it holds other files, and was not made by `chargehand up`")
             if self.root.stat().st_uid != os.geteuid():
                 raise _unusable(self.root, "it belongs to another account")

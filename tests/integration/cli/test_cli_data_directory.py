@@ -40,6 +40,11 @@ def test_a_directory_with_other_files_is_never_taken_over(tmp_path: Path) -> Non
     assert [path.name for path in tmp_path.iterdir()] == ["letter.txt"]
 
 
+def test_settings_may_be_there_before_the_first_start(tmp_path: Path) -> None:
+    (tmp_path / "settings.toml").write_text('[reporter]\nstall_after = "30s"\n')
+    assert DataDirectory(tmp_path).make()
+
+
 def test_a_file_is_no_directory(tmp_path: Path) -> None:
     (tmp_path / "x").write_text("")
     with pytest.raises(CommandError, match="cannot be a data directory"):
