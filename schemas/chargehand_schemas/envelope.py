@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from hashlib import sha256
 from typing import Any
 
 SPEC_VERSION = "1.0"
@@ -45,9 +46,19 @@ class Envelope:
 
 
 def signed_bytes(topic: str, key: bytes, envelope: Envelope, value: bytes) -> bytes:
-    """What is signed: every part with its length before it, in this order, so that no two messages encode alike."""
+    """What is signed: every part with its length before it, in this order, so that no two messages encode alike. The value stands
+    in it by its SHA-256 digest: Ed25519 reads what it signs twice (docs/adr/0035)."""
+    return _encoded(b"chargehand-message-2", topic, key, envelope, sha256(value).digest())
+
+
+def signed_bytes_before(topic: str, key: bytes, envelope: Envelope, value: bytes) -> bytes:
+    """What was signed of messages that stand in logs from before that: the same with the value itself."""
+    return _encoded(b"chargehand-message-1", topic, key, envelope, value)
+
+
+def _encoded(form: bytes, topic: str, key: bytes, envelope: Envelope, value: bytes) -> bytes:
     parts = (
-        b"chargehand-message-1",
+        form,
         topic.encode(),
         key,
         envelope.type.encode(),

@@ -1,5 +1,6 @@
 """What a record must be to have an effect: every check of docs/explanation/trust.md that needs no broker."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from uuid import uuid4
@@ -10,7 +11,13 @@ from chargehand_chassis.keys import OwnKeys
 from chargehand_schemas.base import as_utc
 from chargehand_schemas.catalog import EnrolmentTokenIssued, EnrolmentTokenUsed, KeyEnrolled, KeyRevoked
 from chargehand_schemas.commands import CancelJobInvocation, EnrolKey
-from chargehand_schemas.envelope import CONTENT_TYPE, CONTENT_TYPE_WITH_BYTES, Envelope, signed_bytes
+from chargehand_schemas.envelope import (
+    CONTENT_TYPE,
+    CONTENT_TYPE_WITH_BYTES,
+    Envelope,
+    signed_bytes,
+    signed_bytes_before,
+)
 from chargehand_schemas.keyring import Keyring
 from chargehand_schemas.progress import ProgressReport
 from chargehand_schemas.reasons import DeadLetterReason, Role, Stream
@@ -58,9 +65,10 @@ def signed(
     name: str = "chargehand.job-invocation.cancel.v1",
     topic: str = COMMANDS.name,
     content_type: str = CONTENT_TYPE,
+    form: Callable[[str, bytes, Envelope, bytes], bytes] = signed_bytes,
 ) -> Record:
     envelope = Envelope(name, "test/1", "id", as_utc(NOON), content_type, keys.kid, b"")
-    proof = keys.sign(signed_bytes(topic, b"key", envelope, value))
+    proof = keys.sign(form(topic, b"key", envelope, value))
     return Record(value, replace(envelope, proof=proof).headers(), topic)
 
 
@@ -72,9 +80,17 @@ def reason_of(result: Received | Rejected) -> DeadLetterReason | None:
     return result.reason if isinstance(result, Rejected) else None
 
 
-def test_a_signed_message_of_an_enrolled_gateway_is_believed() -> None:
+FORMS = pytest.mark.parametrize("form", [signed_bytes, signed_bytes_before])
+"""As messages are signed, and as those in logs from before are."""
+
+
+@FORMS
+def test_a_signed_message_of_an_enrolled_gateway_is_believed(
+    form: Callable[[str, bytes, Envelope, bytes], bytes],
+) -> None:
     keys, command = own_keys(), cancel()
-    result = read_record(signed(keys, batch(command.model_dump_json())), ring(enrolled(keys, Role.GATEWAY, "web")))
+    record = signed(keys, batch(command.model_dump_json()), form=form)
+    result = read_record(record, ring(enrolled(keys, Role.GATEWAY, "web")))
     assert isinstance(result, Received)
     assert result.items == (command,)
     assert (result.writer.role, result.writer.subject, result.offset) == (Role.GATEWAY, "web", 7)
@@ -101,10 +117,11 @@ def test_a_revoked_key_has_no_effect() -> None:
     )
 
 
+@FORMS
 @pytest.mark.parametrize("part", ["value", "topic", "key", "type", "id"])
-def test_one_changed_part_breaks_the_signature(part: str) -> None:
+def test_one_changed_part_breaks_the_signature(part: str, form: Callable[[str, bytes, Envelope, bytes], bytes]) -> None:
     keys = own_keys()
-    record = signed(keys, batch(cancel().model_dump_json()))
+    record = signed(keys, batch(cancel().model_dump_json()), form=form)
     changed = {
         "value": replace(record, value=(record.value or b"") + b" "),
         "topic": replace(record, topic=COMMANDS.name),
@@ -113,7 +130,7 @@ def test_one_changed_part_breaks_the_signature(part: str) -> None:
         "id": replace(record, headers=[(n, b"id2" if n == "ce_id" else v) for n, v in record.headers]),
     }[part]
     if part == "topic":
-        elsewhere = signed(keys, batch(cancel().model_dump_json()), topic="chargehand.planning-events.v1")
+        elsewhere = signed(keys, batch(cancel().model_dump_json()), topic="chargehand.planning-events.v1", form=form)
         changed = replace(elsewhere, topic=COMMANDS.name)
     assert reason_of(read_record(changed, ring(enrolled(keys, Role.GATEWAY)))) is DeadLetterReason.BAD_SIGNATURE
 

@@ -1,5 +1,6 @@
 """Messages: the golden log of version 1 stays readable, limits hold, batches and ids keep their promises."""
 
+import hashlib
 import json
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -11,7 +12,14 @@ from chargehand_schemas.base import as_utc
 from chargehand_schemas.batches import Outgoing, pack
 from chargehand_schemas.commands import HostRecord, InvokeJob, Targeting
 from chargehand_schemas.dispatch import JobTaskEnded
-from chargehand_schemas.envelope import Envelope, parse_items, read_envelope, signed_bytes, split_value
+from chargehand_schemas.envelope import (
+    Envelope,
+    parse_items,
+    read_envelope,
+    signed_bytes,
+    signed_bytes_before,
+    split_value,
+)
 from chargehand_schemas.ids import item_id, job_task_id
 from chargehand_schemas.planning import AttemptVoided
 from chargehand_schemas.progress import ProgressReport
@@ -148,6 +156,9 @@ def test_no_two_messages_are_signed_alike() -> None:
     def envelope(kind: str) -> Envelope:
         return Envelope(kind, "s", "i", "t", "application/json", "k", b"")
 
+    assert signed_bytes("a", b"c", envelope("x"), b"v") != signed_bytes("a", b"c", envelope("x"), b"w")
+    digest = hashlib.sha256(b"v").digest()
+    assert signed_bytes("a", b"c", envelope("x"), b"v") != signed_bytes_before("a", b"c", envelope("x"), digest)
     assert signed_bytes("ab", b"c", envelope("x"), b"v") != signed_bytes("a", b"bc", envelope("x"), b"v")
     assert signed_bytes("a", b"c", envelope("xy"), b"v") != signed_bytes("a", b"c", envelope("x"), b"yv")
 

@@ -13,7 +13,14 @@ from functools import cache
 from typing import Any, Protocol
 
 from chargehand_schemas.base import Item
-from chargehand_schemas.envelope import Envelope, parse_items, read_envelope, signed_bytes, split_value
+from chargehand_schemas.envelope import (
+    Envelope,
+    parse_items,
+    read_envelope,
+    signed_bytes,
+    signed_bytes_before,
+    split_value,
+)
 from chargehand_schemas.keyring import Keyring, Writer
 from chargehand_schemas.progress import ProgressReport
 from chargehand_schemas.reasons import DeadLetterReason, Role
@@ -25,6 +32,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
 from ..keys import verify
 
 MAX_VALUE_BYTES = 1024 * 1024
+_SIGNED_FORMS = (signed_bytes, signed_bytes_before)
 
 
 class KafkaRecord(Protocol):
@@ -101,7 +109,9 @@ def _read(record: KafkaRecord, keyring: Keyring) -> Received:
     append_time = datetime.fromtimestamp(record.timestamp / 1000, UTC)
     if writer.expires_at is not None and append_time > writer.expires_at:
         raise _Refused(DeadLetterReason.REVOKED_KEY, f"key {writer.kid} was good until {writer.expires_at.isoformat()}")
-    if not verify(writer.signing_key, signed_bytes(record.topic, key, envelope, value), envelope.proof):
+    if not any(
+        verify(writer.signing_key, form(record.topic, key, envelope, value), envelope.proof) for form in _SIGNED_FORMS
+    ):
         raise _Refused(DeadLetterReason.BAD_SIGNATURE, f"not what key {writer.kid} signed")
     items, raw = _items(message_type, version, envelope, value)
     return Received(
