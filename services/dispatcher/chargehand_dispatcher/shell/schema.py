@@ -61,12 +61,4 @@ create index job_task_check_in_of on job_task (job_invocation_id) where state = 
 drop index job_task_state;
 drop index job_task_proxy_slots;
 """,
-    # What holds a slot stands in one index, in the order of time, so that what changes at the same time lies together.
-    """
-create index job_task_flying on job_task (partition, look_at, proxy, job_invocation_id)
-    where state in ('due', 'accepted', 'running');
-create index job_task_away on job_task (partition, look_at) where state = 'check_in';
-drop index job_task_held;
-drop index job_task_look;
-""",
 )

@@ -74,8 +74,6 @@ _INVOCATIONS = f"select {', '.join(INVOCATION_COLUMNS)} from invocation where "
 _OWN_LOG = "select own_log_offset from partition_owner where partition = ?"
 _OLD = "where partition = ? and at < ? and next_offset <= ?"
 _KEPT_FROM = "update partition_owner set kept_from = ? where partition = ?"
-_LOOKED_AT = (IN_A_SLOT, "state = 'check_in'")
-"""Only these wait for an instant at which time alone may change them, each with an index."""
 
 
 class LostPartition(Exception):
@@ -366,9 +364,9 @@ class DispatcherStore:
             self._save(desk)
             self._say(desk)
             now = as_us(around.now)
-            for part in _LOOKED_AT:
-                look_now = f"update job_task set look_at = ? where {part} and partition = ? and look_at > ?"
-                self._database.execute(look_now, (now, partition, now))
+            self._database.execute(
+                "update job_task set look_at = ? where partition = ? and look_at > ?", (now, partition, now)
+            )
             self._slots.forget()
 
     def _drop_said(self, ids: set[UUID], told: set[UUID], touched: set[UUID], partition: int, end: int) -> None:
@@ -448,11 +446,7 @@ class DispatcherStore:
         for partition in partitions:
             where = f"partition = ? and look_at <= ? order by look_at limit {SWEEP}"
             invocations = self._remember(self._database.execute(_INVOCATIONS + where, (partition, now_us)))
-            rows = [
-                row
-                for part in _LOOKED_AT
-                for row in self._database.execute(f"{JOB_TASKS}{part} and {where}", (partition, now_us))
-            ]
+            rows = self._database.execute(JOB_TASKS + where, (partition, now_us))
             self._place(desk, invocations)
             for _, known in invocations:
                 desk.look_at_invocation(known.job_invocation_id)
@@ -722,11 +716,10 @@ class DispatcherStore:
         partitions = self.owned()
         if not partitions:
             return None
-        looked_at = ("invocation where look_at is not null", *(f"job_task where {part}" for part in _LOOKED_AT))
         looks = " union all ".join(
-            f"select min(look_at) from {some} and partition = {partition}"
+            f"select min(look_at) from {table} where partition = {partition} and look_at is not null"
             for partition in partitions
-            for some in looked_at
+            for table in ("job_task", "invocation")
         )
         instants = [row[0] for row in self._database.execute(looks)]
         if self._claim_again_us == 0 or self._freed:
