@@ -52,9 +52,6 @@ class Database(Protocol):
         """Insert rows, or change those whose `key` (columns of `columns`) is there: all of it but `fixed` columns, which never
         change, so that no index on them is touched."""
 
-    def change(self, table: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
-        """Change these columns of rows that are there, found by the first of them; no index on others is touched."""
-
     def mark(self, table: str, column: str, mark: str, key: str, keys: Iterable[Any]) -> None:
         """Put the same word into a column of all rows with these keys."""
 
@@ -127,11 +124,6 @@ class SqliteDatabase:
         statement = f"insert into {table} ({', '.join(columns)}) values ({marks}) {changes}"  # noqa: S608 (our own names)
         self._connection.executemany(statement, rows)
 
-    def change(self, table: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
-        key, *changed = columns
-        changes = ", ".join(f"{column} = ?{number}" for number, column in enumerate(changed, start=2))
-        self._connection.executemany(f"update {table} set {changes} where {key} = ?1", rows)  # noqa: S608 (our own names)
-
     def mark(self, table: str, column: str, mark: str, key: str, keys: Iterable[Any]) -> None:
         for some in _chunks(keys):
             places = ", ".join("?" for _ in some)
@@ -194,19 +186,6 @@ class PostgresDatabase:
         arrays = ", ".join(f"%b::{types[column]}[]" for column in columns)
         changes = _changes(tuple(columns), tuple(key), tuple(fixed))
         statement = f"insert into {table} ({', '.join(columns)}) select * from unnest({arrays}) {changes}"  # noqa: S608 (our own names)
-        self._connection.execute(statement, [list(values) for values in zip(*rows, strict=True)])
-
-    def change(self, table: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
-        if not rows:
-            return
-        types = self._types_of(table)
-        arrays = ", ".join(f"%b::{types[column]}[]" for column in columns)
-        key, *changed = columns
-        changes = ", ".join(f"{column} = new.{column}" for column in changed)
-        statement = (
-            f"update {table} set {changes} from (select * from unnest({arrays})) as new ({', '.join(columns)}) "  # noqa: S608 (our own names)
-            f"where {table}.{key} = new.{key}"
-        )
         self._connection.execute(statement, [list(values) for values in zip(*rows, strict=True)])
 
     def mark(self, table: str, column: str, mark: str, key: str, keys: Iterable[Any]) -> None:

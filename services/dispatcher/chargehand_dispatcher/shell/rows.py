@@ -72,8 +72,8 @@ HOLDS_A_SLOT = State.DUE.value
 """The column `state` of all that hold a slot. Which of its states it is stands in the body: so what goes on in a slot changes no
 column that an index looks at, and costs a sixth (docs/adr/0029)."""
 
-JOB_TASK_GOES_ON = ("job_task_id", "is_cancelling", "body")
-"""What changes in a row while its job task holds its slot, but for `look_at`."""
+JOB_TASK_FIXED_IN_A_SLOT = frozenset(JOB_TASK_COLUMNS) - {"job_task_id", "is_cancelling", "body"}
+"""Those that do not change while a job task holds its slot, but for `look_at`, which may be left as it is."""
 
 STATE_OF_A_SLOT = (
     "case when substr(body, length(body) - 11) = ',\"accepted\"]' then 'accepted' "
@@ -110,11 +110,6 @@ def job_task_row(
         int(job_task.is_cancelling),
         _job_task_body(job_task) if body is None else body,
     )
-
-
-def job_task_goes_on(job_task: JobTask) -> tuple[Any, ...]:
-    """The values of JOB_TASK_GOES_ON."""
-    return job_task.job_task_id.bytes, int(job_task.is_cancelling), _job_task_body(job_task)
 
 
 def job_task_rows_alike(

@@ -17,9 +17,8 @@ from .database import Database
 from .rows import (
     JOB_TASK_COLUMNS,
     JOB_TASK_FIXED,
-    JOB_TASK_GOES_ON,
+    JOB_TASK_FIXED_IN_A_SLOT,
     as_us,
-    job_task_goes_on,
     job_task_row,
     job_task_rows_alike,
     to_us,
@@ -54,22 +53,24 @@ class Slots:
         return {one: self._kept[one].job_task for one in job_task_ids if one in self._kept}
 
     def write(self, desk: Desk, changed: Iterable[JobTask]) -> None:
-        """Whole rows, but of what goes on in its slot and need not be looked at earlier than its row says."""
+        """Whole rows, but for what goes on in its slot and need not be looked at earlier than its row says: there no column changes
+        that an index looks at."""
         now_us = as_us(desk.surroundings.now)
         whole: list[tuple[Any, ...]] = []
         going_on: list[tuple[Any, ...]] = []
         for job_task in changed:
             look_at = desk.look_at(job_task)
             look_us = to_us(look_at)
+            row = job_task_row(job_task, desk.places[job_task.job_invocation_id], look_at)
             known = self._kept.get(job_task.job_task_id)
             if known and _goes_on(known.job_task, job_task) and _is_early(known.look_us, look_us, now_us):
                 look_us = known.look_us
-                going_on.append(job_task_goes_on(job_task))
+                going_on.append(row)
             else:
-                whole.append(job_task_row(job_task, desk.places[job_task.job_invocation_id], look_at))
+                whole.append(row)
             self._keep(job_task, look_us)
-        self._database.put("job_task", JOB_TASK_COLUMNS, ("job_task_id",), whole, fixed=JOB_TASK_FIXED)
-        self._database.change("job_task", JOB_TASK_GOES_ON, going_on)
+        for rows, fixed in ((whole, JOB_TASK_FIXED), (going_on, JOB_TASK_FIXED_IN_A_SLOT)):
+            self._database.put("job_task", JOB_TASK_COLUMNS, ("job_task_id",), rows, fixed=fixed)
         self._let_go()
 
     def write_alike(self, desk: Desk, claimed: Sequence[JobTask]) -> None:
@@ -97,7 +98,7 @@ class Slots:
 
 
 def _goes_on(before: JobTask, after: JobTask) -> bool:
-    """Whether it holds the slot that it held: of its columns only those of JOB_TASK_GOES_ON can be others."""
+    """Whether it holds the slot that it held: all of JOB_TASK_FIXED_IN_A_SLOT are the same."""
     return after.state in SLOT_STATES and after.proxy == before.proxy and after.due_at == before.due_at
 
 
