@@ -26,7 +26,7 @@ from chargehand_schemas.execution import (
 )
 from chargehand_schemas.proxies import AgentStarted
 from chargehand_schemas.proxy_commands import RunProxyCommand
-from chargehand_schemas.reasons import ReleaseReason, Stream
+from chargehand_schemas.reasons import EndCause, ReleaseReason, Stream
 from integration.agent.agent_process import Site, site
 
 
@@ -112,6 +112,24 @@ async def die_again(world: Site, point: str, number: int) -> None:
     await world.until(lambda: len(world.items(AgentStarted)) == number)
 
 
+async def settled(world: Site) -> None:
+    """Another attempt, given after all that came before, has ended."""
+    last = world.run("true", host="web99")
+    await world.command(last)
+    await world.ended(last)
+
+
+async def one_that_runs(world: Site) -> RunProxyCommand:
+    """Its output is there, and the agent is gone, and no member of its group any more."""
+    world.agent.start()
+    await world.first(AgentStarted)
+    command = world.run("echo begun; sleep 600")
+    await world.command(command)
+    await world.until(lambda: world.output(command) == b"begun\n")
+    await world.agent.stop()
+    return command
+
+
 @pytest.mark.parametrize("point", [faults.AFTER_JOURNAL[Phase.NEVER_STARTED], faults.AFTER_SAYING[Phase.NEVER_STARTED]])
 async def test_what_a_look_proved_never_started_is_said_once_more_with_the_same_words(world: Site, point: str) -> None:
     world.agent.start(FAULT_POINT=faults.AFTER_JOURNAL[Phase.STARTING])
@@ -126,24 +144,6 @@ async def test_what_a_look_proved_never_started_is_said_once_more_with_the_same_
     assert world.starts_on_hosts(command) == 0
 
 
-async def settled(world: Site) -> None:
-    """Another attempt, given after all that came before, has ended."""
-    last = world.run("true", host="web99")
-    await world.command(last)
-    await world.ended(last)
-
-
-async def one_that_runs(world: Site) -> RunProxyCommand:
-    """Its output is there, and the agent is gone, and no member of its group any more."""
-    world.agent.start()
-    await world.first(AgentStarted)
-    command = world.run("echo begun; sleep 8; echo done; exit 6")
-    await world.command(command)
-    await world.until(lambda: world.output(command) == b"begun\n")
-    await world.agent.stop()
-    return command
-
-
 @pytest.mark.parametrize("point", [faults.AFTER_JOURNAL[Phase.INTERRUPTED], faults.AFTER_SAYING[Phase.INTERRUPTED]])
 async def test_what_a_reboot_interrupted_is_said_once_more_with_the_same_words(world: Site, point: str) -> None:
     command = await one_that_runs(world)
@@ -156,16 +156,17 @@ async def test_what_a_reboot_interrupted_is_said_once_more_with_the_same_words(w
     assert world.starts_on_hosts(command) == 1 and not world.items(AttemptEnded, command)
 
 
-async def test_what_runs_and_the_journal_does_not_know_is_followed_to_its_one_true_end(world: Site) -> None:
+async def test_what_runs_and_the_journal_does_not_know_is_followed_until_it_is_cancelled(world: Site) -> None:
     command = await one_that_runs(world)
     for path in (world.agent.directory / "data").glob("journal.sqlite*"):
         path.unlink()
     await world.command(world.resume(command))
     await die_again(world, faults.AFTER_JOURNAL[Phase.FOLLOWING], 3)
+    await world.command(world.cancel(command))
     (ended,) = await world.ended(command)
     await world.until(lambda: len(world.output(command)) == ended.lengths[Stream.STDOUT])
-    assert (ended.exit_status, world.output(command)) == (6, b"begun\ndone\n")
-    assert world.starts_on_hosts(command) == 1
+    assert (ended.cause, world.output(command)) == (EndCause.CANCELLED, b"begun\n")
+    assert world.starts_on_hosts(command) == 1 and len(world.items(AttemptEnded, command)) == 1
 
 
 async def test_fifty_attempts_survive_three_kills_at_any_moment(world: Site) -> None:

@@ -446,11 +446,10 @@ class DispatcherStore:
         for partition in partitions:
             where = f"partition = ? and look_at <= ? order by look_at limit {SWEEP}"
             invocations = self._remember(self._database.execute(_INVOCATIONS + where, (partition, now_us)))
-            rows = self._database.execute(JOB_TASKS + where, (partition, now_us))
             self._place(desk, invocations)
             for _, known in invocations:
                 desk.look_at_invocation(known.job_invocation_id)
-            tasks = self._apply_to(desk, rows, TimePassed())
+            tasks = self._apply_to(desk, self._database.execute(JOB_TASKS + where, (partition, now_us)), TimePassed())
             done += len(invocations) + sum(not desk.is_overdue(job_task) for job_task in tasks)
         self._save(desk)
         return done
